@@ -1,0 +1,62 @@
+"""`explain`: a judge says what features stand for, from text of the `explain` split only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+AT_ONCE = 256  # features whose examples are read together
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Explain features of a harvested SAE."""
+
+    name: str  # of the SAE
+    features: str = "all"  # all, a number, or A:B
+    judge: str = "lexical"  # lexical: the token-lookup baseline
+    run: str | None = None  # name of the auto-interp run (default: NAME-JUDGE)
+    workspace: Path = Path("workspace")
+
+
+def run(args: Explain) -> int:
+    import json
+
+    from commands.judges import feature_range, judge_named
+    from commands.progress import track
+    from data.features_store import FeatureStore
+    from data.runs_store import write_results
+    from data.schema import open_root
+    from data.workspace import Workspace, publish
+    from interp.explain import explain
+
+    workspace = Workspace.open(args.workspace)
+    store = FeatureStore(open_root(), workspace.feature_store(args.name))
+    judge = judge_named(args.judge, store)
+    features = feature_range(args.features, store.n_features)
+    explanations = []
+
+    def blocks():
+        for start in range(0, len(features), AT_ONCE):
+            block = features[start : start + AT_ONCE]
+            explanations.extend(explain(judge, store.examples_for(block, "explain"), block))
+            yield len(explanations)
+
+    for _ in track(blocks(), "explaining", lambda done: (done, len(features))):
+        pass
+    name = args.run or f"{args.name}-{judge.name}"
+    folder = workspace.run(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    meta = {
+        "sae": args.name,
+        "judge": judge.name,
+        "is_language_model": judge.is_language_model,
+        "features": args.features,
+        "store_content": store.meta["content_hash"],
+    }
+    write_results(folder / "results.duckdb", meta, explanations, [])
+    with publish(folder / "run.json") as part:
+        part.write_text(json.dumps(meta, indent=1) + "\n")
+    good = sum(e.status == "ok" for e in explanations)
+    print(f"{good:,} of {len(explanations):,} features explained by {judge.name}; run {name}")
+    return 0

@@ -1,0 +1,64 @@
+"""A bar for whatever takes longer than a moment; plain lines where there is no terminal.
+
+In:  an iterator of steps and how to read one. Out: the same steps, told to the person waiting.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+PLAIN_EVERY_S = 10.0
+
+
+def track(
+    steps: Iterable[T],
+    title: str,
+    position: Callable[[T], tuple[float, float]],
+    note: Callable[[T], str] = lambda step: "",
+) -> Iterator[T]:
+    """Yields the steps; `position` gives (done, total), `note` a few words beside the bar."""
+    console = Console()
+    if not console.is_terminal:
+        yield from _plain(steps, title, position, note)
+        return
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None, note="")
+        for step in steps:
+            done, total = position(step)
+            bar.update(task, completed=min(done, total), total=total, note=note(step))
+            yield step
+
+
+def _plain(
+    steps: Iterable[T],
+    title: str,
+    position: Callable[[T], tuple[float, float]],
+    note: Callable[[T], str],
+) -> Iterator[T]:
+    """One line now and then, and one at the end."""
+    began = told = time.monotonic()
+    last = None
+    for last in steps:
+        if time.monotonic() - told > PLAIN_EVERY_S:
+            told = time.monotonic()
+            done, total = position(last)
+            print(f"{title}: {min(done / total, 1):.0%}  {note(last)}", flush=True)
+        yield last
+    if last is not None:
+        seconds = time.monotonic() - began
+        print(f"{title}: done in {seconds:.1f} s  {note(last)}", flush=True)

@@ -1,0 +1,311 @@
+"""The tables of every result store, and the one DuckDB instance a process reads them through.
+
+In:  the path of a features.duckdb or results.duckdb.
+Out: `create_features`, `create_results` for writers; for readers a `Root`, whose `reading(path)`
+     yields a fresh cursor and the alias under which the file's tables stand.
+
+DuckDB lets one process write a file, and then no other may even read it; so stores are written
+under a temporary name and renamed (data/workspace.py), and are only ever attached READ_ONLY here.
+A replaced file gets a new alias, made of its inode and modification time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from data.errors import StoreBusy, StoreError
+from data.rowhash import hash_rows
+
+SCHEMA = 1  # raise it with every change below; stores are rebuilt, never migrated
+
+META = "CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)"  # value is JSON
+
+FEATURES = {
+    "token": "id INTEGER PRIMARY KEY, bytes BLOB NOT NULL, special BOOLEAN NOT NULL",
+    "doc": """doc INTEGER PRIMARY KEY, name VARCHAR NOT NULL, split VARCHAR NOT NULL,
+        "use" VARCHAR NOT NULL, min_hash UBIGINT NOT NULL, n_tokens INTEGER NOT NULL,
+        ids INTEGER[] NOT NULL""",
+    "feature": """feature INTEGER PRIMARY KEY, fires BIGINT NOT NULL, density DOUBLE NOT NULL,
+        total DOUBLE NOT NULL, mean DOUBLE, max FLOAT, theta FLOAT NOT NULL,
+        peak_token INTEGER, peak_share DOUBLE, hist_counts BIGINT[] NOT NULL,
+        pre_counts BIGINT[] NOT NULL, pre_unit FLOAT NOT NULL, top_ids INTEGER[] NOT NULL,
+        top_logits FLOAT[] NOT NULL, bottom_ids INTEGER[] NOT NULL,
+        bottom_logits FLOAT[] NOT NULL""",
+    # The context [start, start + length) of a document; act_index counts from start. Rows are
+    # sorted by feature, so that zone maps find a feature's rows without an index.
+    "example": """feature INTEGER NOT NULL, kind VARCHAR NOT NULL, rank INTEGER NOT NULL,
+        doc INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL,
+        peak INTEGER NOT NULL, max FLOAT NOT NULL, inclusion DOUBLE NOT NULL,
+        act_index USMALLINT[] NOT NULL, act_value FLOAT[] NOT NULL""",
+}
+RESULTS = {
+    "explanation": """feature INTEGER PRIMARY KEY, judge VARCHAR NOT NULL, text VARCHAR NOT NULL,
+        payload VARCHAR NOT NULL, status VARCHAR NOT NULL, reason VARCHAR NOT NULL""",
+    "score": """feature INTEGER PRIMARY KEY, method VARCHAR NOT NULL, value DOUBLE, low DOUBLE,
+        high DOUBLE, n_tokens INTEGER NOT NULL, n_documents INTEGER NOT NULL,
+        status VARCHAR NOT NULL, reason VARCHAR NOT NULL""",
+}
+KEYS = {"token": "id", "doc": "doc", "feature": "feature", "example": "feature, kind, rank",
+        "explanation": "feature", "score": "feature"}  # fmt: skip
+
+# What each purpose may read. An explanation must never see a text its score is computed on.
+USES = ("explain", "calibrate", "score")
+EXAMPLE_ANY = """CREATE VIEW example_any AS
+    SELECT example.*, doc.name AS document, doc."use" FROM example JOIN doc USING (doc)"""
+EXAMPLE_USE = """CREATE VIEW example_{use} AS SELECT * FROM example_any WHERE "use" = '{use}'"""
+
+
+def create_features(con: duckdb.DuckDBPyConnection) -> None:
+    """Makes the empty tables and views of features.duckdb."""
+    _create(con, FEATURES)
+    con.execute(EXAMPLE_ANY)
+    for use in USES:
+        con.execute(EXAMPLE_USE.format(use=use))
+
+
+def create_results(con: duckdb.DuckDBPyConnection) -> None:
+    """Makes the empty tables of results.duckdb."""
+    _create(con, RESULTS)
+
+
+def _create(con: duckdb.DuckDBPyConnection, tables: dict[str, str]) -> None:
+    con.execute(META)
+    for table, columns in tables.items():
+        con.execute(f"CREATE TABLE {table} ({columns})")
+
+
+def load(con: duckdb.DuckDBPyConnection, tables: dict[str, pa.Table]) -> None:
+    """Inserts Arrow tables, each sorted by its key; rows one by one would take a hundred times as
+    long. Each table has exactly the columns of its name above, in any order.
+    """
+    for name, table in tables.items():
+        described = con.execute(f"SELECT * FROM {name} LIMIT 0").description
+        columns = [column[0] for column in described]
+        assert sorted(table.column_names) == sorted(columns), (name, table.column_names)
+        con.register("incoming", table)
+        listed = ", ".join(f'"{column}"' for column in columns)
+        con.execute(f"INSERT INTO {name} SELECT {listed} FROM incoming ORDER BY {KEYS[name]}")
+        con.unregister("incoming")
+
+
+def content_hash(con: duckdb.DuckDBPyConnection) -> str:
+    """SHA-256 over all rows of token, doc, feature and example in key order (data/rowhash.py)."""
+    parts = []
+    for table in FEATURES:
+        rows = con.sql(f"SELECT * FROM {table} ORDER BY {KEYS[table]}").to_arrow_reader(8192)
+        parts.append(f"{table} {hash_rows(rows)}\n")
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def write_meta(con: duckdb.DuckDBPyConnection, meta: dict) -> None:
+    """Fills `meta` with one JSON value a key, and the schema number."""
+    rows = [[key, json.dumps(value)] for key, value in {**meta, "schema": SCHEMA}.items()]
+    con.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+
+
+def read_meta(cursor: duckdb.DuckDBPyConnection, alias: str) -> dict:
+    """The meta table as a dict of parsed values."""
+    rows = cursor.execute(f"SELECT key, value FROM {alias}.meta ORDER BY key").fetchall()
+    return {key: json.loads(value) for key, value in rows}
+
+
+def connect(
+    path: str | Path = ":memory:",
+    memory_limit: str = "1GB",
+    threads: int = 2,
+    temp_directory: str | Path | None = None,
+) -> duckdb.DuckDBPyConnection:
+    """One DuckDB instance with its limits set; it loads no extension and reads no Python variable.
+
+    Spills to `temp_directory`: by default beside the file, or under the system's temporary folder.
+    """
+    if temp_directory is None:
+        in_memory = str(path) == ":memory:"
+        beside = Path(tempfile.gettempdir()) / f"duckdb-{os.getpid()}"
+        temp_directory = beside if in_memory else f"{path}.tmp"
+    config = {
+        "memory_limit": memory_limit,
+        "threads": threads,
+        "temp_directory": str(temp_directory),
+        "python_enable_replacements": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    return duckdb.connect(str(path), config=config)
+
+
+def open_root(
+    memory_limit: str = "1GB", threads: int = 2, temp_directory: str | Path | None = None
+) -> Root:
+    """The in-memory instance of this process; make one and pass it around."""
+    return Root(connect(":memory:", memory_limit, threads, temp_directory))
+
+
+class Root:
+    """One in-memory DuckDB instance to which stores are attached READ_ONLY. Safe between threads.
+
+    Each query runs on its own cursor: a connection that two threads share hands one of them the
+    other's rows.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection):
+        self._con = con
+        self._lock = threading.RLock()
+        self._current: dict[Path, str] = {}  # path -> alias of the file that is there now
+        self._readers: Counter[str] = Counter()  # alias -> `reading` blocks that use it
+        self._memory: dict[str, dict[str, Any]] = {}  # alias -> what `remember` keeps of it
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A fresh cursor; one for each query."""
+        with self._lock:
+            return self._con.cursor()
+
+    def attach(self, path: str | Path) -> str:
+        """Attaches the store at `path` READ_ONLY, if it is not yet; returns its alias.
+
+        The alias stays good until the file at `path` is replaced and attached anew; for several
+        queries on one snapshot use `reading`. Raises StoreError if the file is missing, is no
+        store, or has another schema; StoreBusy if another process is writing it.
+        """
+        path = Path(path).resolve()
+        with self._lock:
+            alias = _alias(path)
+            if self._current.get(path) == alias:
+                return alias
+            while alias not in self._memory:
+                self._attach(path, alias)
+                if _alias(path) == alias:
+                    self._memory[alias] = {}
+                else:  # replaced in between: attach the newer one
+                    self._detach(alias)
+                    alias = _alias(path)
+            self._current = {p: a for p, a in self._current.items() if p.exists()}
+            self._current[path] = alias
+            self._drop_unused()
+            return alias
+
+    @contextmanager
+    def reading(self, *paths: str | Path) -> Iterator[tuple[Any, ...]]:
+        """Yields (cursor, alias of each path); the aliases stay attached for the whole block.
+
+        A damaged file that a query in the block comes upon is raised as StoreError.
+        """
+        with self._lock:
+            aliases = [self.attach(path) for path in paths]
+            self._readers.update(aliases)
+        cursor = self.cursor()
+        try:
+            yield (cursor, *aliases)
+        except duckdb.Error as error:
+            if isinstance(error, duckdb.IOException) or "orrupt" in str(error):
+                raise StoreError(_damaged(" or ".join(map(str, paths)), error)) from None
+            raise
+        finally:
+            cursor.close()
+            with self._lock:
+                self._readers.subtract(aliases)
+                self._drop_unused()
+
+    def remember(self, alias: str, key: str, make: Callable[[], Any]) -> Any:
+        """`make()`, computed once for as long as `alias` stays attached."""
+        with self._lock:
+            kept = self._memory.get(alias)
+        if kept is None:
+            return make()
+        if key not in kept:
+            kept[key] = make()
+        return kept[key]
+
+    def close(self) -> None:
+        with self._lock:
+            self._con.close()
+
+    def _attach(self, path: Path, alias: str) -> None:
+        cursor = self._con.cursor()
+        quoted = str(path).replace("'", "''")
+        try:
+            cursor.execute(f"ATTACH '{quoted}' AS {alias} (READ_ONLY)")
+        except duckdb.Error as error:
+            raise _attach_error(path, error) from None
+        try:
+            _check_schema(path, read_meta(cursor, alias).get("schema"))
+        except duckdb.Error as error:
+            self._detach(alias)
+            raise StoreError(_damaged(path, error)) from None
+        except StoreError:
+            self._detach(alias)
+            raise
+        finally:
+            cursor.close()
+
+    def _detach(self, alias: str) -> None:
+        self._con.cursor().execute(f"DETACH {alias}")
+
+    def _drop_unused(self) -> None:
+        """Detaches every store whose file was replaced and which no block reads any more."""
+        current = set(self._current.values())
+        for alias in [a for a in self._memory if a not in current and self._readers[a] <= 0]:
+            self._detach(alias)
+            del self._memory[alias], self._readers[alias]
+
+
+def _alias(path: Path) -> str:
+    try:
+        at = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"no store at {path}: make it first (harvest, explain or score)") from None
+    return f"store_{at.st_dev}_{at.st_ino}_{at.st_mtime_ns}"
+
+
+def _check_schema(path: Path, schema: Any) -> None:
+    if not isinstance(schema, int):
+        raise StoreError(f"{path} is no store of this program: it has no schema number")
+    if schema > SCHEMA:
+        raise StoreError(
+            f"{path} has schema {schema}, this program knows up to {SCHEMA}: "
+            "update the program, or make the store again"
+        )
+    if schema < SCHEMA:
+        raise StoreError(
+            f"{path} has schema {schema}, this program reads {SCHEMA}: make the store again"
+        )
+
+
+def _attach_error(path: Path, error: duckdb.Error) -> StoreError:
+    """The error of the tree that an error of ATTACH stands for."""
+    text = str(error)
+    holder = re.search(r"lock is held in (?P<program>.*?) \(PID (?P<pid>\d+)\)", text)
+    if holder is not None:
+        command = _command_of(int(holder["pid"])) or holder["program"]
+        return StoreBusy(
+            f"{path} is held by process {holder['pid']} ({command}): wait until it ends, or end it"
+        )
+    if "Could not set lock" in text:
+        return StoreBusy(f"{path} is held by another process: wait until it ends, or end it")
+    return StoreError(_damaged(path, error))
+
+
+def _damaged(path: str | Path, error: Exception) -> str:
+    first = str(error).splitlines()[0]
+    return f"{path} cannot be read as a DuckDB {duckdb.__version__} store ({first}): make it again"
+
+
+def _command_of(pid: int) -> str:
+    """The command line of a process on this machine, "" if it cannot be told."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,50 @@
+"""Examples to explanations, one feature at a time.
+
+In:  a judge and each feature's examples of the `explain` split. Out: `Explanation`s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from data.records import Example, Explanation
+from interp.judges.judge import Judge
+
+WINDOW = 64  # tokens of one stretch of text that a judge sees
+
+
+def window_around(example: Example, width: int = WINDOW) -> Example:
+    """The `width` tokens around the example's peak, shifted to stay inside its context."""
+    start = min(max(example.peak - width // 2, 0), max(len(example.ids) - width, 0))
+    stop = start + width
+    return replace(
+        example,
+        start=example.start + start,
+        peak=example.peak - start,
+        ids=example.ids[start:stop],
+        values=example.values[start:stop],
+    )
+
+
+def disjoint_windows(examples: Iterable[Example], width: int = WINDOW) -> list[Example]:
+    """Windows of the examples, leaving out any that overlaps an earlier one: a token counts once."""
+    kept: list[Example] = []
+    taken: dict[int, list[int]] = {}
+    for example in examples:
+        window = window_around(example, width)
+        if all(abs(window.start - other) >= width for other in taken.get(window.doc, [])):
+            taken.setdefault(window.doc, []).append(window.start)
+            kept.append(window)
+    return kept
+
+
+def explain(
+    judge: Judge, examples: Mapping[int, Sequence[Example]], features: Sequence[int]
+) -> Iterator[Explanation]:
+    """One explanation a feature. The examples must come from the `explain` split."""
+    for feature in features:
+        own = examples.get(feature, [])
+        leaked = {e.use for e in own} - {"explain"}
+        assert not leaked, f"examples of {leaked} must not reach an explanation"
+        yield judge.explain(feature, disjoint_windows(own))

@@ -1,0 +1,71 @@
+"""The command door: `python run.py COMMAND ...`.
+
+Finds the command, builds its argument dataclass from the command line, and runs it. Only the
+chosen command is imported, so `--help` is quick and browsing commands load no torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import sys
+
+# name -> (module, argument dataclass, one line of help)
+COMMANDS = {
+    "demo": ("commands.demo", "Demo", "train, evaluate, harvest and score on the demo model; open the app"),
+    "train": ("commands.train", "Train", "train a sparse autoencoder on a model's activations"),
+    "evaluate": ("commands.evaluate", "Evaluate", "measure it on held-out documents"),
+    "harvest": ("commands.harvest", "HarvestArgs", "fill its feature store"),
+    "explain": ("commands.explain", "Explain", "let a judge say what features stand for"),
+    "score": ("commands.score", "ScoreArgs", "score explanations on text they never saw"),
+    "app": ("commands.app", "App", "open the browser on a workspace"),
+    "lm train": ("commands.lm", "LMTrain", "make the embedded language model"),
+    "serve-model": ("commands.serve_model", "ServeModel", "the app's model worker (starts by itself)"),
+}
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep freed pages: fresh ones for every large tensor cost up to half the time of a
+    training step on a CPU (docs/BENCHMARKS.md). Without glibc nothing happens."""
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def main(argv: list[str]) -> int:
+    name = next((n for n in COMMANDS if argv[: len(n.split())] == n.split()), None)
+    if name is None:
+        print("usage: python run.py COMMAND [--help]\n")
+        for command, (_, _, text) in COMMANDS.items():
+            print(f"  {command:<14}{text}")
+        known = not argv or argv[0] in ("-h", "--help")
+        if not known:
+            print(f"\nno command {' '.join(argv[:2])!r}; it is one of the above", file=sys.stderr)
+        return 0 if known else 2
+    import tyro
+
+    from data.errors import WorkbenchError
+    from sae.config import Refused
+
+    module, dataclass_name, _ = COMMANDS[name]
+    command = importlib.import_module(module)
+    args = tyro.cli(
+        getattr(command, dataclass_name),
+        prog=f"run.py {name}",
+        args=argv[len(name.split()) :],
+        config=(tyro.conf.PositionalRequiredArgs,),
+    )
+    keep_freed_memory()
+    try:
+        return command.run(args)
+    except (WorkbenchError, Refused) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

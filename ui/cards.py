@@ -1,0 +1,107 @@
+"""Small blocks of escaped HTML that are no token strips: facts, flags, a label, logit effects.
+
+In:  strings, numbers and records.
+Out: HTML strings; `ui/style.css` gives them their looks.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from data.records import Explanation, FeatureStats, Score
+from ui.strips import token_text
+
+DENSE = ((0.10, "dense: active on more than 10 % of tokens"), (0.01, "active on more than 1 %"))
+SINGLE_TOKEN = 0.9  # share of one token among the sampled active positions
+
+
+def facts(rows: Sequence[tuple[str, str | None]]) -> str:
+    """A list of name and value; a value of None is left out."""
+    items = "".join(
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>"
+        for name, value in rows
+        if value is not None
+    )
+    return f'<dl class="facts">{items}</dl>'
+
+
+def flags(stats: FeatureStats, peak: bytes | None) -> list[tuple[str, str]]:
+    """(text, kind) of what is remarkable about a feature; kind: warn | plain."""
+    if stats.fires == 0:
+        return [("dead: it never fires on this corpus", "warn")]
+    found = []
+    for share, text in DENSE:
+        if stats.density > share:
+            found.append((text, "warn" if share == DENSE[0][0] else "plain"))
+            break
+    if peak is not None and stats.peak_share is not None and stats.peak_share > SINGLE_TOKEN:
+        share = f"{100 * stats.peak_share:.0f} %"
+        text = f"single token: {share} of sampled active tokens are {token_text(peak)}"
+        found.append((text, "plain"))
+    return found
+
+
+def flag_row(found: Sequence[tuple[str, str]]) -> str:
+    """Flags as a row of badges; "" if there are none."""
+    badges = "".join(
+        f'<span class="flag {kind}">{html.escape(text)}</span>' for text, kind in found
+    )
+    return f'<div class="flags">{badges}</div>' if badges else ""
+
+
+def judge_name(judge: str) -> str:
+    """Who wrote a label; the token-lookup baseline is marked as what it is."""
+    return "lexical baseline, not a language model" if judge == "lexical" else judge
+
+
+def label(explanation: Explanation) -> str:
+    """What a judge says the feature stands for, and who says so."""
+    if explanation.status != "ok":
+        text = f"no label: {explanation.reason or explanation.status}"
+        return f'<div class="label"><em>{html.escape(text)}</em></div>'
+    return (
+        f'<div class="label">{html.escape(explanation.text)} '
+        f"<small>{html.escape(judge_name(explanation.judge))}</small></div>"
+    )
+
+
+def score_text(score: Score) -> str:
+    """A score in one line: value, interval, sample; a failure by its reason, never as a number."""
+    if score.status == "failed":
+        return f"score failed: {score.reason}"
+    if score.status != "ok" or score.value is None:
+        return f"not scored{': ' + score.reason if score.reason else ''}"
+    name = "correlation" if score.method == "simulate" else score.method
+    return f"{name} {interval(score.value, score.low, score.high)}"
+
+
+def interval(value: float | None, low: float | None, high: float | None) -> str | None:
+    """`0.61 [0.48, 0.71]`; without bounds the value alone; None without a value."""
+    if value is None:
+        return None
+    if low is None or high is None:
+        return f"{value:.2f}"
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def percent(share: float | None) -> str:
+    """A share with three significant digits, as `0.0123 %`; an en dash if absent."""
+    if share is None:
+        return "–"
+    if share == 0:
+        return "0 %"
+    value = 100 * share
+    return f"{value:.3g} %" if value >= 1e-4 else f"{value:.1e} %"
+
+
+def logit_table(title: str, rows: Sequence[tuple[bytes, float]], up: bool) -> str:
+    """Tokens with their logit effects, each with a bar of length |value| / largest."""
+    largest = max((abs(value) for _, value in rows), default=0.0) or 1.0
+    name = "up" if up else "down"
+    body = "".join(
+        f'<tr><td><span class="bar {name}" style="width:{100 * abs(value) / largest:.0f}%"></span>'
+        f"<code>{html.escape(token_text(data))}</code></td><td>{value:+.3f}</td></tr>"
+        for data, value in rows
+    )
+    return f'<table class="logits"><caption>{html.escape(title)}</caption>{body}</table>'

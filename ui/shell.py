@@ -1,0 +1,170 @@
+"""What every page shares: the chosen SAE, its store, the address bar, the sidebar.
+
+In:  a workspace, the root of the stores, the pages of the app.
+Out: a `Shell` that pages take as their one argument, and functions that read and write the
+     address. The address is the only state of a page; the session merely remembers each page's
+     last one, because the sidebar's links drop it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from data.features_store import FeatureStore
+from data.schema import Root
+from data.workspace import Workspace
+from ui import cards
+
+STYLE = Path(__file__).with_name("style.css")
+
+STRIP_JS = """
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component
+  const box = document.createElement("div")
+  box.className = "ts"
+  for (const piece of data.pieces) {
+    const span = document.createElement("span")
+    span.textContent = piece.text
+    span.className = piece.cls
+    span.title = piece.title
+    span.tabIndex = 0
+    span.setAttribute("role", "button")
+    span.onclick = () => setTriggerValue("clicked", piece.token)
+    span.onkeydown = (event) => { if (event.key === "Enter") span.click() }
+    box.appendChild(span)
+  }
+  parentElement.replaceChildren(box)
+}
+"""
+
+
+@dataclass(frozen=True)
+class Shell:
+    """What a page is given."""
+
+    workspace: Workspace
+    root: Root
+    sae: str  # a finished SAE of the workspace
+    pages: Mapping[str, Any]  # name -> st.Page
+    live: Callable[[Path, str], Any]  # makes the client of the model worker: interp.live.LiveModel
+    token_strip: Callable[..., Any]  # the clickable strip
+
+    @property
+    def harvested(self) -> bool:
+        return self._features.is_file()
+
+    @property
+    def _features(self) -> Path:
+        return self.workspace.sae(self.sae) / "features.duckdb"
+
+    def store(self) -> FeatureStore:
+        """The feature store of the chosen SAE; StoreError if it cannot be read."""
+        return FeatureStore(self.root, self._features, self.workspace.results(self.sae))
+
+    def go(self, page: str, params: Mapping[str, str]) -> None:
+        """Opens another page of the same SAE at that address; the script ends here."""
+        st.switch_page(self.pages[page], query_params={"sae": self.sae, **params})
+
+
+def register_token_strip() -> Callable[..., Any]:
+    """The clickable token strip. Tokens reach the browser as data and are set as text."""
+    return st.components.v2.component("token_strip", js=STRIP_JS, isolate_styles=False)
+
+
+def address(page: str, sae: str, keys: Iterable[str]) -> dict[str, str]:
+    """The page's own part of the address; the one it was left with if navigation dropped it."""
+    wanted = set(keys)
+    params = {key: value for key, value in st.query_params.items() if key in wanted}
+    remembered = st.session_state.get(f"address:{page}:{sae}", {})
+    if not params and remembered:
+        params = remembered
+        set_address(page, sae, params)
+    st.session_state[f"address:{page}:{sae}"] = params
+    return params
+
+
+def set_address(page: str, sae: str, params: Mapping[str, str]) -> None:
+    """Writes the page's part of the address."""
+    st.session_state[f"address:{page}:{sae}"] = dict(params)
+    st.query_params.from_dict({"sae": sae, **params})
+
+
+def choose_sae(workspace: Workspace) -> str:
+    """The SAE of the address, else the session's last, else the first; kept in the address.
+
+    Draws the chooser in the sidebar. Raises WorkspaceError for a name that is not there.
+    """
+    names = workspace.saes
+    asked = st.query_params.get("sae") or st.session_state.get("last_sae")
+    known = asked in names
+    if asked is None or (not known and "sae" not in st.query_params):
+        asked, known = names[0], True
+
+    def switch() -> None:
+        st.query_params.from_dict({"sae": st.session_state["sae_chooser"]})
+
+    st.session_state["sae_chooser"] = asked if known else None
+    st.sidebar.selectbox(
+        "Sparse autoencoder",
+        names,
+        index=None,
+        key="sae_chooser",
+        on_change=switch,
+        placeholder="choose one",
+    )
+    workspace.sae(asked)
+    st.session_state["last_sae"] = asked
+    if st.query_params.get("sae") != asked:
+        st.query_params["sae"] = asked
+    return asked
+
+
+def sidebar_facts(workspace: Workspace, sae: str) -> None:
+    """What kind of SAE it is, in the sidebar."""
+    config = workspace.config(sae)
+    metrics = workspace.metrics(sae) or {}
+    about = config.get("metadata", {})
+    l0, fve = metrics.get("l0"), metrics.get("fve")
+    rows = [
+        ("kind", config.get("architecture")),
+        ("model", short_name(about.get("model_name"))),
+        ("site", about.get("site") or about.get("hook_name")),
+        ("size", f"{config['d_in']:,} → {config['d_sae']:,}"),
+        ("L0", None if l0 is None else f"{l0:.1f}"),
+        ("FVE", None if fve is None else f"{fve:.3f}"),
+    ]
+    st.sidebar.html(cards.facts(rows))
+
+
+def short_name(path: str | None) -> str | None:
+    """The last part of a path or hub name."""
+    return path if path is None else path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def not_yet(what: str, command: str) -> None:
+    """Says that a part is absent, and the command that makes it."""
+    st.info(f"{what}: `{command}`")
+
+
+def welcome(workspace: Workspace) -> None:
+    """The one page of an empty workspace."""
+    st.title("No sparse autoencoder here yet")
+    st.write(
+        "A sparse autoencoder (SAE) splits a language model’s activations into features. Train "
+        "one, and its features appear here."
+    )
+    st.markdown("**The quick way**, on the embedded language model, a few minutes on a laptop:")
+    st.code("make demo", language="bash")
+    st.markdown("**On your own model and text:**")
+    st.code(
+        "python run.py train --name my-sae --lm PATH_OR_HUB_ID --site resid_post.2 --text TEXT\n"
+        "python run.py evaluate my-sae\n"
+        "python run.py harvest my-sae",
+        language="bash",
+    )
+    st.caption(f"Workspace: {workspace.root}")
