@@ -23,22 +23,19 @@ class LMTrain:
 
 
 def run(args: LMTrain) -> int:
-    from rich.console import Console
-
     from data.lm import pick_device
     from data.lm_training import LMTrainConfig, train_lm
 
     config = LMTrainConfig(tokens=args.tokens, compile=args.compile, seed=args.seed)
-    console = Console()
     work = args.workspace / "lm"
-    console.print(f"{config.steps:,} steps; reading and tokenising the corpus into {work} ...")
+    print(f"{config.steps:,} steps; reading and tokenising the corpus into {work} ...")
     for step in train_lm(config, work, args.out, pick_device(args.device)):
         left = (config.tokens - step.tokens) / max(step.tokens_per_s, 1e-9) / 60
         bpb = f"  held-out sample {step.bpb:.3f} bits/byte" if step.bpb is not None else ""
-        console.print(
+        print(
             f"step {step.step:>6,}  {step.tokens / 1e6:7.2f}M tokens  loss {step.loss:.3f}  "
             f"rate {step.rate:.2f}  {step.tokens_per_s:,.0f} tokens/s  {left:.0f} min left{bpb}",
-            highlight=False,
+            flush=True,
         )
-    console.print(f"wrote {args.out}")
+    print(f"wrote {args.out}")
     return 0

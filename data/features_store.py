@@ -10,14 +10,13 @@ A store that is written anew is seen by the next call; nothing is kept of a repl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from data import runs_store, schema
+from data import list_store, runs_store, schema
 from data.errors import StoreError
 from data.records import (
     Example,
@@ -33,14 +32,6 @@ from data.workspace import publish
 KINDS = ("top", "active", "random")
 WRITER_MEMORY = "2GB"
 
-# What the feature list sorts by: FeatureRow's names, in SQL.
-COLUMNS = {
-    "feature": "f.feature", "label": "label", "density": "f.density", "fires": "f.fires",
-    "mean": "f.mean", "max": "f.max", "theta": "f.theta", "score": "s.value",
-    "score_low": "s.low", "score_high": "s.high", "peak_token": "peak.bytes",
-    "peak_share": "f.peak_share", "top_logit_token": "raised.bytes",
-}  # fmt: skip
-LABEL = "CASE WHEN x.status = 'ok' THEN x.text END"
 STATS = """feature, fires, density, total, mean, max, theta, peak_token, peak_share, hist_counts,
     pre_counts, pre_unit, top_ids, top_logits, bottom_ids, bottom_logits"""
 EXAMPLE = """feature, kind, rank, e.doc, document, "use", start, length, peak, max, inclusion,
@@ -115,14 +106,128 @@ class FeatureStore:
         Sorted by any field of FeatureRow, absent values last, ties by feature. Raises StoreError
         for an unknown sort column.
         """
-        order = _order(filter)
-        with self._joined() as (cursor, store, tables):
-            where, values = self._where(filter, cursor, store)
-            total = cursor.execute(f"SELECT count(*) FROM {tables} {where}", values).fetchone()[0]
-            page = cursor.execute(
-                f"""SELECT f.feature, {LABEL} AS label, f.density, f.fires, f.mean, f.max, f.theta,
-                           s.value, s.low, s.high, peak.bytes, f.peak_share, raised.bytes
-                    FROM {tables} {where} ORDER BY {order} LIMIT ? OFFSET ?""",
-                [*values, filter.page_size, max(filter.page - 1, 0) * filter.page_size],
-            ).fetchall()
-        return [FeatureRow(*row) for row in page], total
+        return list_store.rows(self.root, self.path, self.results, filter)
+
+    def neighbours(self, filter: FeatureFilter, feature: int) -> tuple[int | None, int | None]:
+        """The features before and after `feature` in the list of that filter and sort.
+
+        None at either end; (None, None) if the filter leaves `feature` out.
+        """
+        return list_store.neighbours(self.root, self.path, self.results, filter, feature)
+
+    def random_feature(self, seed: int) -> int:
+        """A feature drawn evenly from those that fire; StoreError if none does."""
+        with self.root.reading(self.path) as (cursor, store):
+            alive = cursor.execute(
+                f"SELECT feature FROM {store}.feature WHERE fires > 0 ORDER BY feature"
+            ).fetchnumpy()["feature"]
+        if len(alive) == 0:
+            raise StoreError(f"no feature of {self.path} fires: harvest over more text")
+        return int(np.random.default_rng(seed).choice(alive))
+
+    def feature(self, i: int) -> FeatureStats:
+        """Everything counted of one feature; StoreError if there is no such feature."""
+        with self.root.reading(self.path) as (cursor, store):
+            row = cursor.execute(
+                f"SELECT {STATS} FROM {store}.feature WHERE feature = ?", [i]
+            ).fetchone()
+            if row is None:
+                low, high = cursor.execute(
+                    f"SELECT min(feature), max(feature) FROM {store}.feature"
+                ).fetchone()
+                has = "it has none" if low is None else f"it has {low} to {high}"
+                raise StoreError(f"no feature {i} in this SAE: {has}")
+        return FeatureStats(*(tuple(v) if isinstance(v, list) else v for v in row))
+
+    def explanation(self, i: int) -> Explanation | None:
+        """What the run says feature `i` stands for; None without a run or without one of it."""
+        if self.results is None:
+            return None
+        return runs_store.read_explanation(self.root, self.results, i)
+
+    def score(self, i: int) -> Score | None:
+        """How well that explanation predicts; None without a run or without a score."""
+        if self.results is None:
+            return None
+        return runs_store.read_score(self.root, self.results, i)
+
+    def examples(self, i: int, kind: str | None = None, use: str | None = None) -> list[Example]:
+        """Examples of feature `i`, top before active before random, each by rank.
+
+        `kind` and `use` narrow it; StoreError for a kind or use there is not.
+        """
+        if kind is not None and kind not in KINDS:
+            raise StoreError(f"no examples of kind {kind!r}: choose from {', '.join(KINDS)}")
+        found = self._examples([i], _view(use) if use is not None else "example_any")
+        return [e for e in found if kind is None or e.kind == kind]
+
+    def examples_for(self, features: Sequence[int], use: str) -> dict[int, list[Example]]:
+        """Examples of each feature from documents of one use only: explain, calibrate or score.
+
+        Reads through the view of that use, so no other text can come back. A feature without
+        examples there has an empty list.
+        """
+        view = _view(use)
+        found: dict[int, list[Example]] = {int(i): [] for i in features}
+        for example in self._examples(list(found), view):
+            found[example.feature].append(example)
+        return found
+
+    def token_bytes(self, ids: Sequence[int]) -> dict[int, tuple[bytes, bool]]:
+        """(bytes, special) of each token id; ids the tokenizer does not have are left out."""
+        with self.root.reading(self.path) as (cursor, store):
+            tokens = list_store.tokens(self.root, cursor, store)
+        return {int(i): tokens[int(i)] for i in ids if int(i) in tokens}
+
+    def vocabulary(self) -> dict[int, tuple[bytes, bool]]:
+        """(bytes, special) of every token id of the tokenizer."""
+        with self.root.reading(self.path) as (cursor, store):
+            return list_store.tokens(self.root, cursor, store)
+
+    def densities(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(feature int32, density float64, max float32) of all features; NaN: dead."""
+        with self.root.reading(self.path) as (cursor, store):
+            columns = cursor.execute(f"""
+                SELECT feature, density, coalesce(max, 'nan'::FLOAT) AS max
+                FROM {store}.feature ORDER BY feature""").fetchnumpy()
+        return tuple(np.asarray(columns[name]) for name in ("feature", "density", "max"))
+
+    def _examples(self, features: list[int], view: str) -> list[Example]:
+        """Two steps: which documents, then their text by number, which an index finds. A plain join
+        would read the ids of every document, a time that grows with the corpus."""
+        if not features:
+            return []
+        with self.root.reading(self.path) as (cursor, store):
+            which = f"feature IN ({_numbers(features)})"
+            docs = cursor.execute(f"SELECT DISTINCT doc FROM {store}.example WHERE {which}")
+            numbers = _numbers(row[0] for row in docs.fetchall())
+            if not numbers:
+                return []
+            rows = cursor.execute(f"""
+                SELECT {EXAMPLE} FROM {store}.{view} e
+                JOIN (SELECT doc, ids FROM {store}.doc WHERE doc IN ({numbers})) d USING (doc)
+                WHERE {which} ORDER BY feature, list_position({list(KINDS)}, kind), rank""")
+            return [_example(*row) for row in rows.fetchall()]
+
+
+def _view(use: str) -> str:
+    if use not in USES:
+        raise StoreError(f"no examples for {use!r}: choose from {', '.join(USES)}")
+    return f"example_{use}"
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return ", ".join(str(int(value)) for value in values)
+
+
+def _example(
+    feature, kind, rank, doc, document, use, start, length, peak, max, inclusion,
+    act_index, act_value, ids,
+) -> Example:  # fmt: skip
+    values = [0.0] * length
+    for index, value in zip(act_index, act_value, strict=True):
+        values[index] = value
+    return Example(
+        feature, kind, rank, doc, document, use, start, peak, max, inclusion,
+        tuple(ids), tuple(values),
+    )  # fmt: skip

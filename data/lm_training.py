@@ -27,6 +27,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data.errors import ModelError
+from data.model_card import write_card
 from data.text import documents, min_hash, split_of, without_near_duplicates
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
@@ -330,3 +331,6 @@ def _save(model, tokenizer, config: LMTrainConfig, corpus: Corpus, log: list, ou
         "config": asdict(config),
     }
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    write_card(out, figures, log)
+    for file in out.iterdir():
+        file.chmod(0o644)  # the writer of safetensors leaves its files to the owner alone

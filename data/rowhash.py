@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 
 def hash_rows(batches: Iterable[pa.RecordBatch]) -> str:
-    """64 hex digits over all columns of `batches`: numbers, booleans, strings, bytes, lists of those.
+    """64 hex digits over all columns: numbers, booleans, strings, bytes, and lists of those.
 
     Lists hold no nulls; a null row differs from a zero, an empty text and an empty list.
     """

@@ -99,6 +99,17 @@ def read_score(root: Root, path: str | Path, feature: int) -> Score | None:
     return Score(*row) if row else None
 
 
+def count_results(root: Root, path: str | Path | None) -> dict[str, int | None]:
+    """{"explained", "scored"}: features for which neither failed; None without a run."""
+    if path is None:
+        return {"explained": None, "scored": None}
+    with root.reading(path) as (cursor, run):
+        row = cursor.execute(f"""
+            SELECT (SELECT count(*) FROM {run}.explanation WHERE status = 'ok'),
+                   (SELECT count(*) FROM {run}.score WHERE status = 'ok')""").fetchone()
+    return {"explained": row[0], "scored": row[1]}
+
+
 def explanation_of(row: tuple[Any, ...]) -> Explanation:
     """An Explanation from a row in the order of EXPLANATION."""
     feature, judge, text, payload, status, reason = row

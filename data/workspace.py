@@ -4,7 +4,8 @@ In:  the path of a workspace; names of SAEs, activation caches and auto-interp r
 Out: paths; the small JSON files as dicts; context managers under which a file or a folder is
      written beside its final name and appears there in one rename.
 
-    saes/<name>/         cfg.json  sae_weights.safetensors  train.jsonl  metrics.json  features.duckdb
+    saes/<name>/         cfg.json  sae_weights.safetensors  train.jsonl  metrics.json
+                         features.duckdb
     activations/<hash>/  shards and manifest.json
     autointerp/<run>/    run.json  results.duckdb
     jobs/<id>/           job.json  progress.jsonl  log.txt
@@ -63,7 +64,7 @@ class Workspace:
         return sorted(p.name for p in folder.iterdir() if not _hidden(p) and _finished(p))
 
     def sae(self, name: str) -> Path:
-        """The folder of a finished SAE; WorkspaceError naming the existing ones if there is none."""
+        """The folder of a finished SAE; WorkspaceError naming those there are."""
         path = self.root / "saes" / _checked(name)
         if not _finished(path):
             there = ", ".join(self.saes) or "none yet"
@@ -137,7 +138,7 @@ class Workspace:
         return _read_json(path) if path.is_file() else None
 
     def training(self, name: str) -> list[dict]:
-        """Rows of train.jsonl, one a logged step; [] without the file. A torn last line is left out."""
+        """Rows of train.jsonl, [] without the file; a torn last line is left out."""
         path = self.sae(name) / "train.jsonl"
         if not path.is_file():
             return []
@@ -214,7 +215,7 @@ def _swap_in(part: Path, final: Path, replace: bool) -> None:
 
 
 def _clear_left_overs(folder: Path) -> None:
-    """Removes what killed writers left in `folder`; puts an old result back if it has no successor."""
+    """Removes what killed writers left in `folder`; an old result without successor comes back."""
     for path in folder.glob(".*"):
         match = LEFT_OVER.match(path.name)
         if match is None or _in_use(path, int(match["pid"])):

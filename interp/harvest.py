@@ -28,8 +28,8 @@ from interp.stats import StreamingStats, in_pre_sample, token_hash
 from sae.models import SAE
 from sae.sparse import encode_sparse
 
-CHUNK = 65_536  # rows whose entries are merged at once
 BATCH = 4_096  # rows encoded at once
+CHUNK = 65_536  # rows whose entries are merged at once, at most
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,14 @@ class Harvest:
 
     @torch.inference_mode()
     def __iter__(self) -> Iterator[HarvestStep]:
-        cache = self.cache
-        for start in range(0, cache.n_rows, CHUNK):
-            stop = min(start + CHUNK, cache.n_rows)
+        start = 0
+        while start < self.cache.n_rows:
+            # Chunks that double keep merging cheap: once n rows are seen, few of the next n
+            # entries of a feature can still be among its best.
+            stop = min(start + min(max(start, BATCH), CHUNK), self.cache.n_rows)
             self._chunk(start, stop)
-            yield HarvestStep("encode", stop, cache.n_rows)
+            yield HarvestStep("encode", stop, self.cache.n_rows)
+            start = stop
         yield from self._windows()
 
     def _chunk(self, start: int, stop: int) -> None:
@@ -96,9 +99,10 @@ class Harvest:
         # Filter before hashing: after a few chunks hardly any entry can still enter the top.
         good = -values <= self.top.bound[features]
         r, f = rows[good], features[good]
-        tie = mix64(hashes[r] ^ mix64(f))
+        salts = mix64(np.arange(len(self.stats.fires)))  # per feature
+        tie = mix64(hashes[r] ^ salts[f])
         self.top.offer(f, -values[good].astype(np.float64), tie, doc[r], r + start)
-        hashed = mix64(hashes[rows] ^ mix64(features))
+        hashed = mix64(hashes[rows] ^ salts[features])
         score = hashed.astype(np.float64) / 2.0**64
         self.active.offer(features, score, hashed, doc[rows], rows + start)
 
@@ -147,48 +151,54 @@ class Harvest:
         )
         context = np.asarray(self.cache.context)[self.row]
         order = np.argsort(context, kind="stable")
-        W_enc = self.sae.W_enc.detach().T.contiguous().cpu()  # [d_sae, d_in]
-        b_enc, theta = self.sae.b_enc.detach().cpu(), self.sae.threshold.detach().cpu()
+        weights = (
+            self.sae.W_enc.detach().T.contiguous().cpu(),  # [d_sae, d_in]
+            self.sae.b_enc.detach().cpu(),
+            self.sae.threshold.detach().cpu(),
+        )
         n = len(order)
         self.start, self.length, self.peak = (np.zeros(n, dtype=np.int64) for _ in range(3))
         self.value = np.zeros(n, dtype=np.float32)
-        self.act_index: list[np.ndarray] = [np.empty(0)] * n
-        self.act_value: list[np.ndarray] = [np.empty(0)] * n
+        self.cut_order, self.cuts = order, []  # (counts, indices, values) context by context
         bounds = np.flatnonzero(np.diff(context[order], prepend=-1, append=-2))
         for number, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-            members = order[a:b]
-            features, which = np.unique(self.feature[members], return_inverse=True)
-            first, last = self.cache.context_rows[context[members[0]] + np.arange(2)]
-            x = torch.from_numpy(np.array(self.cache.x[first:last]))
-            pre = torch.addmm(b_enc[features], x, W_enc[features].T)
-            f = torch.where(pre > theta[features], pre.relu(), 0.0).numpy()  # [rows, features]
-            self._cut(members, which, f, int(first), int(last))
+            self._cut(order[a:b], int(context[order[a]]), *weights)
             if number % 256 == 0 or b == n:
                 yield HarvestStep("examples", int(b), n)
 
     def _cut(
-        self, members: np.ndarray, which: np.ndarray, f: np.ndarray, first: int, last: int
+        self,
+        members: np.ndarray,
+        context: int,
+        W_enc: torch.Tensor,
+        b_enc: torch.Tensor,
+        theta: torch.Tensor,
     ) -> None:
-        """Fills start, length, peak and sparse activations of the examples of one context.
+        """Start, length, peak and sparse activations of the examples `members` of one context.
 
-        f: [rows of the context, features]. `start` is the document position of the context's
-        first token of that document, masked ones included; a packed context holds several.
+        `start` is the document position of the context's first token of that document, masked
+        ones included; a packed context holds several documents.
         """
-        cache, prefix = self.cache, self.cache.mask.prefix
-        context = self.cache.ids.shape[1]
-        position, doc = np.asarray(cache.position[first:last]), np.asarray(cache.doc[first:last])
-        column = np.asarray(cache.column[first:last])
-        for member, j in zip(members, which, strict=True):
-            row = self.row[member] - first
-            here, place = int(position[row]), int(column[row])
-            start = max(here - (place - prefix), 0)
-            end = min(cache.documents[doc[row]].n_tokens, here + context - place)
-            active = (doc == doc[row]) & (f[:, j] > 0)
-            self.start[member], self.length[member] = start, end - start
-            self.peak[member] = here - start
-            self.act_index[member] = position[active] - start
-            self.act_value[member] = f[active, j]
-            self.value[member] = f[row, j]
+        cache, prefix, width = self.cache, self.cache.mask.prefix, self.cache.ids.shape[1]
+        first, last = cache.context_rows[context : context + 2]
+        position, doc, column = (
+            np.asarray(part[first:last]) for part in (cache.position, cache.doc, cache.column)
+        )
+        features = torch.from_numpy(self.feature[members])
+        x = torch.from_numpy(np.array(cache.x[first:last]))
+        pre = torch.addmm(b_enc[features], x, W_enc[features].T)  # [rows, members]
+        f = torch.where(pre > theta[features], pre.relu_(), 0.0).T.numpy()
+        rows = self.row[members] - first
+        here, place = position[rows], column[rows]
+        start = np.maximum(here - (place - prefix), 0)
+        n_tokens = np.array([cache.documents[d].n_tokens for d in doc[rows]])
+        self.start[members] = start
+        self.length[members] = np.minimum(n_tokens, here + width - place) - start
+        self.peak[members] = here - start
+        self.value[members] = f[np.arange(len(members)), rows]
+        member, row = np.nonzero((f > 0) & (doc == doc[rows][:, None]))
+        counts = np.bincount(member, minlength=len(members))
+        self.cuts.append((counts, position[row] - start[member], f[member, row]))
 
     # ------------------------------------------------------------ tables
 
@@ -271,8 +281,17 @@ class Harvest:
         return pa.table(table)
 
     def _example_table(self) -> pa.Table:
+        counts, index, value = (np.concatenate(part) for part in zip(*self.cuts, strict=True))
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
         order = np.lexsort((self.rank, self.kind, self.feature))
+        cut_place = np.empty(len(order), dtype=np.int64)  # where each example's cut lies
+        cut_place[self.cut_order] = np.arange(len(order))
         doc = np.asarray(self.cache.doc)[self.row]
+
+        def lists(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+            array = pa.ListArray.from_arrays(offsets, pa.array(values, kind))
+            return array.take(pa.array(cut_place[order]))
+
         return pa.table(
             {
                 "feature": pa.array(self.feature[order], pa.int32()),
@@ -284,7 +303,7 @@ class Harvest:
                 "peak": pa.array(self.peak[order], pa.int32()),
                 "max": pa.array(self.value[order], pa.float32()),
                 "inclusion": pa.array(self.inclusion[order], pa.float64()),
-                "act_index": pa.array([self.act_index[i] for i in order], pa.list_(pa.uint16())),
-                "act_value": pa.array([self.act_value[i] for i in order], pa.list_(pa.float32())),
+                "act_index": lists(index, pa.uint16()),
+                "act_value": lists(value, pa.float32()),
             }
         )

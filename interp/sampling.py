@@ -36,6 +36,8 @@ class BestPerFeature:
         good = score <= self.bound[feature]
         columns = (feature, score, tie, doc, row)
         new = [np.asarray(column)[good] for column in columns]
+        if self.one_per_document and len(new[0]):
+            new = _best_of_documents(new)
         kept = (self.feature, self.score, self.tie, self.doc, self.row)
         merged = [np.concatenate([old, fresh]) for old, fresh in zip(kept, new, strict=True)]
         if self.one_per_document:
@@ -69,3 +71,19 @@ class BestPerFeature:
         counts = np.bincount(self.feature, minlength=self.d_sae)
         starts = np.cumsum(counts) - counts
         return np.arange(len(self.feature)) - starts[self.feature]
+
+
+def _best_of_documents(columns: list[np.ndarray]) -> list[np.ndarray]:
+    """Only entries that are the best of their feature and document, ties kept.
+
+    One sort of an integer key instead of four: it thins millions of entries to thousands.
+    """
+    feature, score, _, doc, _ = columns
+    first = doc.min()
+    key = feature * (int(doc.max() - first) + 1) + (doc - first)
+    order = np.argsort(key)
+    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+    best = np.minimum.reduceat(score[order], starts)
+    lengths = np.diff(starts, append=len(order))
+    kept = order[score[order] == np.repeat(best, lengths)]
+    return [column[kept] for column in columns]

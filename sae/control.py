@@ -129,7 +129,7 @@ class Shift:
 
 
 def threshold_scale(x: Tensor, w: Weights, l0: float) -> float:
-    """The one factor on theta that gives mean L0 = l0 on rows x [n, d_in] in training units.
+    """The one factor on theta that gives mean L0 = l0 on rows x [n, d_in] as the encoder gets them.
 
     Entry z is active under factor s when z / theta > s, so s is an order statistic of the ratios.
     """

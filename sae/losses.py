@@ -73,7 +73,7 @@ class Stats(NamedTuple):
 def reconstruction(x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
     """Mean over rows of ||x - x_hat||^2 and its gradient with respect to x_hat [batch, d_in]."""
     error = x_hat - x
-    return error.square().sum() / x.shape[0], error * (2 / x.shape[0])
+    return torch.linalg.vector_norm(error).square() / x.shape[0], error * (2 / x.shape[0])
 
 
 def l0(n_active: Tensor, n_rows: int, coefficient: Tensor | float) -> tuple[Tensor, Tensor | float]:
@@ -98,7 +98,7 @@ def dense_step(w: Weights, x: Tensor, o: Objective) -> tuple[Gradients, Stats]:
         (error + l0(n_active, x.shape[0], o.l0_coefficient)[0]).backward()
     with torch.no_grad():
         inside = window(z, theta, o.bandwidth)
-        per_feature = inside.sum(0)
+        per_feature = inside.sum(0).to(x.dtype)
         n_inside = per_feature.sum()
         benefit = -x.shape[0] * (f.grad * inside * theta).sum() / n_inside.clamp_min(1)
         stats = Stats(

@@ -1,7 +1,8 @@
 """Sparse autoencoders as they are saved and used: on raw activations.
 
 One class an architecture, one contract: pre, encode, decode, forward. In: raw activations
-x [..., d_in]. Out: features f [..., d_sae], reconstructions x_hat [..., d_in].
+x [..., d_in]. Out: features f [..., d_sae], reconstructions x_hat [..., d_in]. `fold` makes one
+from a trainer's working weights.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sae.config import SAEConfig
+from sae.losses import Weights
 
 
 class SAE(nn.Module):
@@ -81,3 +83,26 @@ class JumpReLUSAE(SAE):
 
 
 MODELS: dict[str, type[SAE]] = {JumpReLUSAE.architecture: JumpReLUSAE}
+
+
+@torch.no_grad()
+def fold(
+    w: Weights, architecture: str, scale: float, centre: Tensor, pre_encoder_bias: bool
+) -> SAE:
+    """Working weights -> an SAE on raw activations r, where training saw x = (r - centre) / scale.
+
+    With C = scale and p = centre (+ C b_dec where the encoder subtracts it), features in raw units
+    are C f(x):   b_enc' = C b_enc - p W_enc,  theta' = C theta,  b_dec' = C b_dec + centre
+    (Gemma Scope App. A eq. 5-11, with the centre added). Sums in float64; result on the CPU.
+    """
+    d_sae, d_in = w.W_enc.shape
+    sae = MODELS[architecture](d_in, d_sae)
+    W_enc, b_enc = w.W_enc.double().cpu(), w.b_enc.double().cpu()
+    b_dec, middle = w.b_dec.double().cpu(), centre.double().cpu()
+    shifted = middle + scale * b_dec if pre_encoder_bias else middle
+    sae.W_enc.copy_(W_enc.T)
+    sae.b_enc.copy_(scale * b_enc - W_enc @ shifted)
+    sae.W_dec.copy_(w.W_dec)
+    sae.b_dec.copy_(scale * b_dec + middle)
+    sae.threshold.copy_(scale * w.theta)
+    return sae.requires_grad_(False)

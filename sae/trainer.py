@@ -17,8 +17,8 @@ from torch import Tensor
 
 from sae import control
 from sae.config import Refused, SAEConfig, TrainConfig, check_pair
-from sae.losses import Gradients, Objective, Stats, Weights
-from sae.models import MODELS, SAE
+from sae.losses import Gradients, Objective, Stats
+from sae.models import SAE, fold
 from sae.sparse import Buffers, sparse_step
 
 DEAD_AFTER = 200_000  # rows without firing after which a feature counts as dead while training
@@ -91,8 +91,7 @@ class Step:
 
     def row(self) -> dict:
         """The record under train.jsonl's names, in which l0_coefficient is "lambda"."""
-        named = {("lambda" if k == "l0_coefficient" else k): v for k, v in vars(self).items()}
-        return named
+        return {("lambda" if k == "l0_coefficient" else k): v for k, v in vars(self).items()}
 
 
 class Trainer:
@@ -137,6 +136,7 @@ class Trainer:
         """The first rows of the source, raw; the source is put back to its start."""
         c = self.config
         n_batches = min(c.n_steps, -(-control.START_ROWS // c.batch))
+        self.source.seek(0)
         batches = self.source.batches(c.batch)
         rows = [next(batches).clone() for _ in range(n_batches)]
         self._check_rows(rows[0], "rows of the source")
@@ -156,11 +156,11 @@ class Trainer:
             )
         self.scale = float(square.sqrt())  # raw units per training unit
         self.centre = mean.float() if c.centre else torch.zeros_like(mean, dtype=torch.float32)
-        self._mean = ((mean.float() - self.centre) / self.scale).clone()  # training units
+        self._mean = (mean.float() - self.centre) / self.scale  # training units
         x = self._units(raw)
         self.weights = control.starting_weights(x, self.sae_config, c)
-        log_or_raw = self.weights.theta.log() if c.log_theta else self.weights.theta.clone()
-        self._theta = log_or_raw
+        theta = self.weights.theta
+        self._theta = theta.log() if c.log_theta else theta.clone()  # what Adam moves
         bandwidth = torch.tensor(c.bandwidth or 0.0, device=self.device)
         self.shift = None
         if c.control == "shift":
@@ -248,22 +248,25 @@ class Trainer:
             error, loss = stats.reconstruction, stats.reconstruction
             if c.control == "lambda":
                 loss = loss + price * stats.l0
-            total = (x - self._mean).square().sum() / x.shape[0]
+            total = torch.linalg.vector_norm(x - self._mean).square() / x.shape[0]
             sums += torch.stack((error, total, stats.l0, stats.window, loss))
             silent.add_(1).masked_fill_(stats.fired > 0, 0)
             first_bad = torch.where(torch.isfinite(error), first_bad, first_bad.clamp_max(step))
             since += 1
             if since == self.log_every or step + 1 == self.n_steps:
-                if int(first_bad) < self.n_steps:
-                    raise Refused(
-                        f"the loss is no longer finite at step {int(first_bad) + 1}: "
-                        f"lower lr ({c.lr}), or look for NaN in the activations"
-                    )
+                self._refuse_not_finite(int(first_bad))
                 seconds = time.perf_counter() - clock
                 yield self._record(step, sums / since, silent, since * c.batch / seconds)
                 sums.zero_()
                 since, clock = 0, time.perf_counter()
         self._fit_l0()
+
+    def _refuse_not_finite(self, step: int) -> None:
+        if step < self.n_steps:
+            raise Refused(
+                f"the loss is no longer finite at step {step + 1}: "
+                f"lower lr ({self.config.lr}), or look for NaN in the activations"
+            )
 
     def _record(self, step: int, means: Tensor, silent: Tensor, rate: float) -> Step:
         c = self.config
@@ -289,32 +292,17 @@ class Trainer:
     @torch.no_grad()
     def _fit_l0(self) -> None:
         if self.calibrate is not None and self.shift is not None:
-            scale = control.threshold_scale(
-                self._units(self.calibrate), self.weights, self.config.l0
-            )
-            self.weights.theta.mul_(scale)
+            x, w = self._units(self.calibrate), self.weights
+            entering = x - w.b_dec if self.config.pre_encoder_bias else x
+            w.theta.mul_(control.threshold_scale(entering, w, self.config.l0))
 
     @torch.no_grad()
     def sae(self) -> SAE:
-        """The SAE so far, on the CPU and in raw units (see `fold`)."""
-        return fold(self.weights, self.sae_config, self.config, self.scale, self.centre)
-
-
-def fold(w: Weights, sae: SAEConfig, c: TrainConfig, scale: float, centre: Tensor) -> SAE:
-    """Working weights -> an SAE on raw activations r, where training saw x = (r - centre) / scale.
-
-    With C = scale and p = centre (+ C b_dec where the encoder subtracts it), features in raw units
-    are C f(x):   b_enc' = C b_enc - p W_enc,  theta' = C theta,  b_dec' = C b_dec + centre
-    (Gemma Scope App. A eq. 5-11, with the centre added). Sums in float64.
-    """
-    model = MODELS[sae.architecture](sae.d_in, sae.d_sae)
-    W_enc, b_enc = w.W_enc.double().cpu(), w.b_enc.double().cpu()
-    b_dec, middle = w.b_dec.double().cpu(), centre.double().cpu()
-    shifted = middle + scale * b_dec if c.pre_encoder_bias else middle
-    with torch.no_grad():
-        model.W_enc.copy_(W_enc.T)
-        model.b_enc.copy_(scale * b_enc - W_enc @ shifted)
-        model.W_dec.copy_(w.W_dec)
-        model.b_dec.copy_(scale * b_dec + middle)
-        model.threshold.copy_(scale * w.theta)
-    return model.requires_grad_(False)
+        """The SAE so far, on the CPU and in raw units (see sae.models.fold)."""
+        return fold(
+            self.weights,
+            self.sae_config.architecture,
+            self.scale,
+            self.centre,
+            self.config.pre_encoder_bias,
+        )

@@ -12,6 +12,13 @@ from collections.abc import Sequence
 from data.records import Explanation, FeatureStats, Score
 from ui.strips import token_text
 
+ARCHITECTURES = {
+    "jumprelu": "JumpReLU",
+    "topk": "TopK",
+    "batchtopk": "BatchTopK",
+    "gated": "Gated",
+    "standard": "ReLU",
+}
 DENSE = ((0.10, "dense: active on more than 10 % of tokens"), (0.01, "active on more than 1 %"))
 SINGLE_TOKEN = 0.9  # share of one token among the sampled active positions
 
@@ -99,9 +106,11 @@ def logit_table(title: str, rows: Sequence[tuple[bytes, float]], up: bool) -> st
     """Tokens with their logit effects, each with a bar of length |value| / largest."""
     largest = max((abs(value) for _, value in rows), default=0.0) or 1.0
     name = "up" if up else "down"
-    body = "".join(
-        f'<tr><td><span class="bar {name}" style="width:{100 * abs(value) / largest:.0f}%"></span>'
-        f"<code>{html.escape(token_text(data))}</code></td><td>{value:+.3f}</td></tr>"
-        for data, value in rows
-    )
+    body = ""
+    for data, value in rows:
+        token, width = html.escape(token_text(data)), 100 * abs(value) / largest
+        body += (
+            f'<tr title="{token}"><td><span class="bar {name}" style="width:{width:.0f}%"></span>'
+            f"<code>{token}</code></td><td>{value:+.3f}</td></tr>"
+        )
     return f'<table class="logits"><caption>{html.escape(title)}</caption>{body}</table>'

@@ -37,26 +37,39 @@ def _base(
         hoverlabel=dict(font_size=12),
         font=dict(size=12),
     )
-    power = dict(type="log", dtick=1, exponentformat="power")
     figure.update_xaxes(title=dict(text=x, font_size=12), automargin=True, **axis)
     figure.update_yaxes(title=dict(text=y, font_size=12), automargin=True, **axis)
     if log_x:
         figure.update_xaxes(type="log", exponentformat="power")
     if log_y:
-        figure.update_yaxes(**power)
+        figure.update_yaxes(type="log", exponentformat="power")
     return figure
 
 
-def _line_at(figure: go.Figure, x: float, text: str, colour: str = GREY, side: str = "right"):
-    """A labelled vertical reference line; x in data units."""
-    figure.add_vline(
-        x=x,
-        line=dict(color=colour, width=1.5, dash="dot"),
-        annotation=dict(
-            text=text, font_size=11, opacity=0.85, xanchor="left" if side == "right" else "right"
-        ),
-        annotation_position="top",
+def _line_at(
+    figure: go.Figure, x: float, text: str, colour: str = GREY, side: str = "right"
+) -> None:
+    """A labelled vertical reference line; x in data units, the label to its `side`."""
+    figure.add_vline(x=x, line=dict(color=colour, width=1.5, dash="dot"))
+    is_log = figure.layout.xaxis.type == "log"
+    figure.add_annotation(
+        x=float(np.log10(x)) if is_log else x,  # Plotly takes exponents here, but values above
+        y=1.0,
+        yref="paper",
+        text=text,
+        showarrow=False,
+        font_size=11,
+        opacity=0.85,
+        xanchor="left" if side == "right" else "right",
+        yanchor="bottom",
     )
+
+
+def _log_ticks(values: Sequence[float]) -> int | str:
+    """Spacing of the ticks of a log axis: decades, or 1-2-5 where there are less than two."""
+    positive = [value for value in values if value is not None and value > 0]
+    wide = bool(positive) and max(positive) / min(positive) > 60
+    return 1 if wide else "D2"
 
 
 def curves(
@@ -89,6 +102,9 @@ def curves(
         )
     if not drawn:
         return None
+    if log_y:
+        values = [row.get(column) for row in rows for column in series]
+        figure.update_yaxes(dtick=_log_ticks(values))
     if target is not None:
         figure.add_hline(
             y=target,
@@ -112,6 +128,7 @@ def density_histogram(density: np.ndarray, height: int = 300) -> go.Figure:
         _bars(figure, left, right, counts, BLUE, "density %{customdata}<br>%{y:,} features")
     for share, text in ((0.01, "1 %"), (0.1, "10 %")):
         _line_at(figure, share, text)
+    figure.update_layout(margin_t=24)
     return figure
 
 
@@ -127,6 +144,8 @@ def _bars(
     """Bars between bin edges; empty bins are dropped, so a log axis never sees a zero."""
     kept = np.asarray(counts) > 0
     left, right, counts = np.asarray(left)[kept], np.asarray(right)[kept], np.asarray(counts)[kept]
+    if figure.layout.yaxis.type == "log":
+        figure.update_yaxes(dtick=_log_ticks([1, *counts]))
     if isinstance(colour, list):
         colour = [c for c, keep in zip(colour, kept, strict=True) if keep]
     figure.add_bar(
@@ -149,8 +168,8 @@ def density_max(
     """
     figure = _base("density", "largest activation", height, log_x=True, log_y=True)
     figure.update_xaxes(dtick=1)
-    figure.update_yaxes(dtick=None)
     shown = np.flatnonzero((density > 0) & (maximum > 0))
+    figure.update_yaxes(dtick=_log_ticks(maximum[shown]))
     shown = shown[:: max(1, -(-shown.size // SCATTER_LIMIT))]
     figure.add_scattergl(
         x=density[shown],
@@ -164,8 +183,9 @@ def density_max(
 
 
 def frontier(rows: Sequence[Mapping], chosen: str, height: int = 300) -> go.Figure:
-    """SAEs as points, L0 over explained variance; rows: {"name", "l0", "fve"}, all present."""
+    """SAEs as points, L0 over explained variance. rows: at least one {"name", "l0", "fve"}."""
     figure = _base("L0: active features per token", "explained variance (FVE)", height)
+    middle = (min(row["l0"] for row in rows) + max(row["l0"] for row in rows)) / 2
     for row in rows:
         here = row["name"] == chosen
         figure.add_scatter(
@@ -173,7 +193,7 @@ def frontier(rows: Sequence[Mapping], chosen: str, height: int = 300) -> go.Figu
             y=[row["fve"]],
             mode="markers+text",
             text=[row["name"]],
-            textposition="top center",
+            textposition="middle right" if row["l0"] <= middle else "middle left",
             cliponaxis=False,
             marker=dict(color=ORANGE if here else BLUE, size=11 if here else 8),
             hovertemplate=f"{row['name']}<br>L0 %{{x:.1f}}<br>FVE %{{y:.3f}}<extra></extra>",
@@ -205,6 +225,7 @@ def activation_histogram(
     figure = _base("activation (log scale)", "tokens", height, log_x=True, log_y=True)
     left, right = _with_ends(edges, ratio=edges[1] / edges[0], step=0.0)
     _bars(figure, left, right, counts, ORANGE, "activation %{customdata}<br>%{y:,} tokens")
+    figure.update_xaxes(dtick=_log_ticks([*figure.data[0].x, maximum]))
     if mean:
         _line_at(figure, mean, f"mean {mean:.3g}", side="left")
     if maximum:

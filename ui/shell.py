@@ -112,7 +112,7 @@ def choose_sae(workspace: Workspace) -> str:
     st.sidebar.selectbox(
         "Sparse autoencoder",
         names,
-        index=None,
+        index=0 if known else None,
         key="sae_chooser",
         on_change=switch,
         placeholder="choose one",
@@ -130,8 +130,9 @@ def sidebar_facts(workspace: Workspace, sae: str) -> None:
     metrics = workspace.metrics(sae) or {}
     about = config.get("metadata", {})
     l0, fve = metrics.get("l0"), metrics.get("fve")
+    kind = config["architecture"]
     rows = [
-        ("kind", config.get("architecture")),
+        ("kind", cards.ARCHITECTURES.get(kind, kind)),
         ("model", short_name(about.get("model_name"))),
         ("site", about.get("site") or about.get("hook_name")),
         ("size", f"{config['d_in']:,} → {config['d_sae']:,}"),

@@ -282,7 +282,9 @@ def write_run(root: Path, sae: str, corpus: Corpus, run: str = "lexical-1") -> N
     explanations, scores = [], []
     for feature, weights in enumerate(corpus.table):
         best = [at for at in np.argsort(-weights)[:4] if weights[at] > 0]
-        text = ", ".join(f'"{corpus.vocabulary[at].decode("utf-8", "replace")}"' for at in best)
+        text = ", ".join(
+            f'"{corpus.vocabulary[at].decode("utf-8", "backslashreplace")}"' for at in best
+        )
         if not best:
             reason = "no active example in the explain split"
             explanations.append(Explanation(feature, "lexical", "", {}, "failed", reason))

@@ -54,22 +54,31 @@ def page(shell: Shell) -> None:
         return
     _bar(shell, store, current)
     rows, count = store.rows(current)
-    _status(shell, store, current, count)
+    left, right = st.columns([1, 1], vertical_alignment="center")
+    with left:
+        _status(store, current, count)
+    with right.container(horizontal=True, horizontal_alignment="right"):
+        _pager(shell, current, count, "above")
     if not rows:
         st.info("No feature fits this filter." if count == 0 else "There is no such page.")
         return
     _table(shell, current, rows)
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        _pager(shell, current, count, "below")
+
+
+def _pager(shell: Shell, current: FeatureFilter, count: int, place: str) -> None:
+    """Page numbers, above and below the table."""
     pages = math.ceil(count / current.page_size)
-    if pages > 1:
-        st.session_state["features.page"] = min(current.page, pages)
-        st.pagination(
-            pages, key="features.page", on_change=_turn, args=(shell, current), width="stretch"
-        )
+    if pages < 2:
+        return
+    here = min(current.page, pages)
+    key = f"features.page.{place}.{here}"
 
+    def turn() -> None:
+        _go(shell, dataclasses.replace(current, page=st.session_state[key]))
 
-def _turn(shell: Shell, current: FeatureFilter) -> None:
-    page = st.session_state["features.page"]
-    _go(shell, dataclasses.replace(current, page=page))
+    st.pagination(pages, default=here, key=key, on_change=turn)
 
 
 def _go(shell: Shell, filter: FeatureFilter) -> None:
@@ -79,12 +88,11 @@ def _go(shell: Shell, filter: FeatureFilter) -> None:
 def _bar(shell: Shell, store: FeatureStore, current: FeatureFilter) -> None:
     """The filter bar. Widgets are filled from the address and write to it when they change."""
     state = st.session_state
-    low, high = current.density_min, current.density_max
-    ends = [0.0, *STEPS, 1.0]
-    steps = sorted({*ends, *(bound for bound in (low, high) if bound is not None)})
+    low = 0.0 if current.density_min is None else current.density_min
+    high = 1.0 if current.density_max is None else current.density_max
+    steps = sorted({0.0, *STEPS, 1.0, low, high})
     fill = {
         "q": current.text if current.feature is None else f"#{current.feature} {current.text}",
-        "density": (ends[0] if low is None else low, ends[-1] if high is None else high),
         "max": current.max_min,
         "score": current.score_min,
         "alive": {None: None, True: "alive", False: "dead"}[current.alive],
@@ -101,9 +109,10 @@ def _bar(shell: Shell, store: FeatureStore, current: FeatureFilter) -> None:
             "Label or token", key="features.q", placeholder="text, or #12 for feature 12",
             help="In the label or the peak token. `#12` finds feature 12.", **more,
         )  # fmt: skip
+        slider = f"features.density.{low}.{high}"  # a range is no range without its value
         row[1].select_slider(
-            "Density", steps, key="features.density", format_func=percent,
-            help="Share of tokens on which a feature is active.", **more,
+            "Density", steps, (low, high), key=slider, format_func=percent, on_change=_changed,
+            args=(shell, current, slider), help="Share of tokens on which a feature is active.",
         )  # fmt: skip
         row[2].number_input(
             "Max at least", min_value=0.0, value=None, key="features.max", format="%g",
@@ -132,32 +141,34 @@ def _heading(sort: str) -> str:
     return COLUMNS[sort][0] if sort in COLUMNS else sort.replace("_", " ")
 
 
-def _changed(shell: Shell, current: FeatureFilter) -> None:
-    """Reads the widgets, writes the address; a changed filter starts at its first page."""
-    state = {key: st.session_state[f"features.{key}"] for key in (
-        "q", "density", "max", "score", "alive", "sort", "dir", "size")}  # fmt: skip
+def _changed(shell: Shell, current: FeatureFilter, slider: str | None = None) -> None:
+    """Reads the widgets, writes the address; a changed filter starts at its first page.
+
+    slider: key of the density slider if that is what moved.
+    """
+    names = ("q", "max", "score", "alive", "sort", "dir", "size")
+    state = {name: st.session_state[f"features.{name}"] for name in names}
     feature, text = keys.search_words(state["q"])
-    low, high = state["density"]
-    _go(
-        shell,
-        dataclasses.replace(
-            current,
-            text=text,
-            feature=feature,
-            density_min=low if low > 0 else None,
-            density_max=high if high < 1 else None,
-            max_min=state["max"],
-            score_min=state["score"],
-            alive={None: None, "alive": True, "dead": False}[state["alive"]],
-            sort=state["sort"],
-            descending=state["dir"] == "descending",
-            page_size=state["size"],
-            page=1,
-        ),
+    changed = dataclasses.replace(
+        current,
+        text=text,
+        feature=feature,
+        max_min=state["max"],
+        score_min=state["score"],
+        alive={None: None, "alive": True, "dead": False}[state["alive"]],
+        sort=state["sort"],
+        descending=state["dir"] == "descending",
+        page_size=state["size"],
+        page=1,
     )
+    if slider is not None:
+        low, high = st.session_state[slider]
+        low, high = (low if low > 0 else None), (high if high < 1 else None)
+        changed = dataclasses.replace(changed, density_min=low, density_max=high)
+    _go(shell, changed)
 
 
-def _status(shell: Shell, store: FeatureStore, current: FeatureFilter, count: int) -> None:
+def _status(store: FeatureStore, current: FeatureFilter, count: int) -> None:
     first = (current.page - 1) * current.page_size + 1
     last = min(count, current.page * current.page_size)
     shown = f", {first:,} to {last:,} shown" if 1 <= first <= last < count or first > 1 else ""
@@ -201,11 +212,12 @@ def _table(shell: Shell, current: FeatureFilter, rows: list[FeatureRow]) -> None
         table,
         key=f"features.table.{current.sort}.{current.descending}.{current.page}",
         hide_index=True,
-        height=min(len(rows), 25) * 35 + 38,
+        height="content",
+        row_height=32,
         placeholder="–",
         column_config=config,
         on_select="rerun",
-        selection_mode=["single-row", "single-cell", "single-column"],
+        selection_mode=["single-cell", "single-column"],
     )
     picked = event.selection
     if picked.columns:
@@ -213,9 +225,9 @@ def _table(shell: Shell, current: FeatureFilter, rows: list[FeatureRow]) -> None
         down = not current.descending if sort == current.sort else True
         _go(shell, dataclasses.replace(current, sort=sort, descending=down, page=1))
         st.rerun()
-    chosen = [*picked.rows, *(row for row, _ in picked.cells)]
-    if chosen:
-        shell.go("feature", {"f": str(rows[chosen[0]].feature), **keys.write_filter(current)})
+    if picked.cells:
+        row, _ = picked.cells[0]
+        shell.go("feature", {"f": str(rows[row].feature), **keys.write_filter(current)})
 
 
 def _token(raw: bytes | None) -> str | None:

@@ -14,13 +14,6 @@ import streamlit as st
 from ui import cards, figures
 from ui.shell import Shell, not_yet, short_name
 
-ARCHITECTURES = {
-    "jumprelu": "JumpReLU",
-    "topk": "TopK",
-    "batchtopk": "BatchTopK",
-    "gated": "Gated",
-    "standard": "ReLU",
-}
 DEFINITIONS = {
     "L0": "Active features per token, on average. Smaller is sparser.",
     "FVE": "Fraction of the activations’ variance that the reconstruction explains. 1 is perfect.",
@@ -54,7 +47,7 @@ def page(shell: Shell) -> None:
 
 def _subtitle(config: Mapping) -> str:
     about = config.get("metadata", {})
-    kind = ARCHITECTURES.get(config["architecture"], config["architecture"])
+    kind = cards.ARCHITECTURES.get(config["architecture"], config["architecture"])
     parts = [f"{kind} sparse autoencoder with {config['d_sae']:,} features"]
     if site := about.get("site") or about.get("hook_name"):
         parts.append(f"on `{site}`")
@@ -62,7 +55,7 @@ def _subtitle(config: Mapping) -> str:
         parts.append(f"of `{model}`")
     if text := about.get("dataset_path"):
         parts.append(f"trained on `{short_name(text)}`")
-    return " ".join(parts)
+    return " ".join(parts).replace(" trained on", ", trained on") + "."
 
 
 def _headline(name: str, metrics: Mapping | None) -> None:
@@ -99,16 +92,16 @@ def _features(shell: Shell) -> None:
     store = shell.store()
     summary, (feature, density, maximum) = store.summary(), store.densities()
     dead = int((density == 0).sum())
+    st.caption(
+        f"{len(density) - dead:,} alive, {dead:,} dead; {summary['dense_1']:,} fire on more than "
+        f"1 % of tokens, {summary['dense_10']:,} on more than 10 %."
+    )
     left, right = st.columns(2, gap="medium")
     with left:
-        st.caption(
-            f"How often features fire: {len(density) - dead:,} alive, {dead:,} dead; "
-            f"{summary['dense_1']:,} on more than 1 % of tokens, "
-            f"{summary['dense_10']:,} on more than 10 %."
-        )
+        st.caption("How often features fire")
         _chart(figures.density_histogram(density), "overview.density")
     with right:
-        st.caption("How often against how strongly; click a point to open its feature.")
+        st.caption("How often and how strongly: click a point to open its feature")
         figure = figures.density_max(feature, density, maximum)
         event = _chart(figure, "overview.scatter", on_select="rerun", selection_mode="points")
         if event.selection.points:
@@ -129,7 +122,8 @@ def _training(shell: Shell, config: Mapping) -> None:
         st.caption("No training curves: this SAE came without a train.jsonl.")
         return
     for start in range(0, len(drawn), 3):
-        for column, (title, figure) in zip(st.columns(3, gap="medium"), drawn[start : start + 3], strict=False):
+        columns = st.columns(3, gap="medium")
+        for column, (title, figure) in zip(columns, drawn[start : start + 3], strict=False):
             with column:
                 st.caption(title)
                 _chart(figure, f"overview.{title}")
@@ -143,10 +137,10 @@ def _others(shell: Shell) -> None:
     rows = []
     for name in names:
         found = shell.workspace.metrics(name) or {}
-        keys = ("l0", "fve", "delta_loss", "loss_recovered", "n_tokens")
+        keys = ("l0", "fve", "delta_loss", "loss_recovered")
         d_sae = shell.workspace.config(name)["d_sae"]
         rows.append({"name": name, "features": d_sae} | {key: found.get(key) for key in keys})
-    left, right = st.columns(2, gap="medium")
+    left, right = st.columns([1, 1.15], gap="medium")
     complete = [row for row in rows if row["l0"] is not None and row["fve"] is not None]
     with left:
         if complete:
@@ -164,7 +158,6 @@ def _others(shell: Shell) -> None:
                 "fve": st.column_config.NumberColumn("FVE", format="%.3f"),
                 "delta_loss": st.column_config.NumberColumn("Δ loss", format="%.3f"),
                 "loss_recovered": st.column_config.NumberColumn("recovered", format="percent"),
-                "n_tokens": st.column_config.NumberColumn("tokens", format="localized"),
             },
         )
 

@@ -45,16 +45,8 @@ def page(shell: Shell) -> None:
         st.button("Start afresh", on_click=set_address, args=(PAGE, shell.sae, {}))
         return
     _input(shell, view)
-    state = live.state()
-    if state["state"] == "failed":
-        st.error(f"The model did not load: {state['detail']}")
-        st.button("Try again", on_click=live.start)
-        return
     code = _kept(shell, view)
-    if code is None and state["state"] != "ready":
-        if state["state"] == "stopped":
-            live.start()
-        _loading(live)
+    if code is None and not _ready(shell, live):
         return
     if not view.text:
         st.caption("The model is ready. Type a text above.")
@@ -86,11 +78,28 @@ def _input(shell: Shell, view: PromptView) -> None:
         st.form_submit_button("Show features", type="primary", on_click=run)
 
 
+def _ready(shell: Shell, live) -> bool:
+    """Whether the model can be asked. Starts it once; a worker that ends stays ended."""
+    state, begun = live.state(), f"prompt.begun:{shell.sae}"
+    if state["state"] == "ready":
+        return True
+    if state["state"] == "stopped" and begun not in st.session_state:
+        st.session_state[begun] = True
+        live.start()
+        state = live.state()
+    if state["state"] in ("failed", "stopped"):
+        st.error(f"The model did not load: {state['detail']}")
+        st.button("Try again", on_click=live.start)
+    else:
+        _loading(live)
+    return False
+
+
 @st.fragment(run_every="1s")
 def _loading(live) -> None:
     """Redraws itself every second; the rest of the page stands still until the model is there."""
     state = live.state()
-    if state["state"] in ("ready", "failed"):
+    if state["state"] != "loading":
         st.rerun()
     st.status(f"Loading the model: {state['detail']} ({state['seconds']:.0f} s)", state="running")
     st.caption("The model loads in its own process. You can leave this page and come back.")
@@ -240,7 +249,7 @@ def _table(shell: Shell, store, view: PromptView, code: LiveCode, seen, scale: S
     number = st.column_config.NumberColumn
     event = st.dataframe(
         table, key=f"prompt.table.{view.token}", hide_index=True, placeholder="–",
-        on_select="rerun", selection_mode=["single-row", "single-cell"],
+        on_select="rerun", selection_mode="single-cell",
         column_config={
             "feature": number(format="%d"),
             "activation": number(format="%.3g"),
@@ -249,6 +258,6 @@ def _table(shell: Shell, store, view: PromptView, code: LiveCode, seen, scale: S
             ),
         },
     )  # fmt: skip
-    chosen = [*event.selection.rows, *(row for row, _ in event.selection.cells)]
-    if chosen:
-        shell.go("feature", {"f": str(rows[chosen[0]][0])})
+    if event.selection.cells:
+        row, _ = event.selection.cells[0]
+        shell.go("feature", {"f": str(rows[row][0])})

@@ -1,0 +1,91 @@
+"""The app in a real browser: list, sort, open a feature, see its tokens."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+REPOSITORY = Path(__file__).resolve().parents[2]
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@contextmanager
+def served(workspace: Path, log: Path) -> Iterator[str]:
+    """The address of the app on that workspace, answering."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true",
+        "--server.address", "127.0.0.1", "--server.port", str(port),
+        "--", "--workspace", str(workspace),
+    ]  # fmt: skip
+    with log.open("wb") as out:
+        server = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=out)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(150):
+            try:
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).read()
+                break
+            except OSError:
+                assert server.poll() is None, log.read_text()
+                time.sleep(0.2)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_a_person_finds_a_feature(built, tmp_path):
+    from playwright.sync_api import expect, sync_playwright
+
+    with served(built, tmp_path / "log.txt") as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        problems: list[str] = []
+        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+
+        page.goto(address)
+        expect(page.get_by_role("heading", name="small")).to_be_visible(timeout=60_000)
+        page.get_by_role("link", name="Features", exact=True).click()
+        expect(page.get_by_role("heading", name="Features")).to_be_visible(timeout=30_000)
+
+        page.goto(f"{address}/features?sae=small&sort=max&dir=desc")
+        table = page.get_by_test_id("stDataFrame")
+        expect(table).to_be_visible(timeout=30_000)
+        page.wait_for_timeout(1000)
+        table.click(position={"x": 200, "y": 55})  # the first row
+        heading = page.get_by_role("heading", name="Feature", exact=False).first
+        expect(heading).to_contain_text("Feature ", timeout=30_000)
+        page.wait_for_url("**/feature?*f=*")
+        expect(page.locator("mark").first).to_be_visible(timeout=30_000)
+        expect(page.locator(".main-svg").first).to_be_visible(timeout=30_000)
+
+        shown = heading.inner_text()
+        page.keyboard.press("ArrowRight")
+        expect(heading).not_to_have_text(shown, timeout=30_000)
+        page.wait_for_timeout(500)
+        page.screenshot(path=str(tmp_path / "feature.png"))
+        browser.close()
+
+    assert (tmp_path / "feature.png").stat().st_size > 20_000
+    assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    assert not problems
+    assert "Traceback" not in (tmp_path / "log.txt").read_text()

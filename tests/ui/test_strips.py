@@ -1,0 +1,174 @@
+"""Token strips against strings worked out by hand."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ui import strips
+from ui.strips import Line, Piece, around, level, pieces, segments, strip
+
+
+def plain(*tokens: bytes) -> list[tuple[bytes, bool]]:
+    return [(token, False) for token in tokens]
+
+
+def test_tokens_that_share_a_character_become_one_piece_with_the_larger_activation():
+    party = "🎉".encode()
+    row = pieces(plain(b"a", party[:2], party[2:], b" b"), [0.0, 1.5, 4.0, 0.0])
+    assert row == [
+        Piece("a", 0.0, False, 0, 0),
+        Piece("🎉", 4.0, False, 1, 2),
+        Piece(" b", 0.0, False, 3, 3),
+    ]
+
+
+def test_a_character_may_span_four_tokens_and_share_its_last_with_text():
+    party = "🎉".encode()
+    row = pieces(plain(*(bytes([b]) for b in party[:3]), party[3:] + b" ok"), [0, 2.0, 0, 1.0])
+    assert row == [Piece("🎉 ok", 2.0, False, 0, 3)]
+    accent = "é".encode()
+    row = pieces(plain(b" caf" + accent[:1], accent[1:] + b" is"), [0.5, 0.0])
+    assert row == [Piece(" café is", 0.5, False, 0, 1)]
+
+
+def test_bytes_that_are_no_character_stay_apart_and_are_shown_as_such():
+    row = pieces(plain(b"\xf0\x9f", b"x", b"\x80", b"\xff"), [1.0, 0, 0, 0])
+    assert [(p.first, p.last) for p in row] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert strip(row, 1.0) == (
+        '<mark class="a10" tabindex="0" title="\\xf0\\x9f · 1 · 100 % of maximum">'
+        "<i>\\xf0</i><i>\\x9f</i></mark>x<i>\\x80</i><i>\\xff</i>"
+    )
+
+
+def test_a_special_token_ends_a_broken_character():
+    tokens = [(b"\xf0\x9f", False), (b"<eos>", True), (b"\x8e", False)]
+    assert [p.text for p in pieces(tokens, [0, 0, 0])] == ["\udcf0\udc9f", "<eos>", "\udc8e"]
+
+
+def test_every_token_is_in_exactly_one_piece():
+    text = "def café(): 🎉\n\tnaïve 漢字 \x00"
+    raw = text.encode()
+    for width in (1, 2, 3, 5):
+        tokens = plain(*(raw[at : at + width] for at in range(0, len(raw), width)))
+        row = pieces(tokens, [0.0] * len(tokens))
+        assert "".join(piece.text for piece in row) == text
+        covered = [at for piece in row for at in range(piece.first, piece.last + 1)]
+        assert covered == list(range(len(tokens)))
+
+
+def test_only_active_tokens_get_an_element():
+    row = pieces(plain(b"the", b" cat", b" sat"), [0, 2.0, 0])
+    assert strip(row, 4.0) == (
+        'the<mark class="a8" tabindex="0" title="␣cat · 2 · 50 % of maximum"> cat</mark> sat'
+    )
+
+
+def test_markup_in_tokens_is_escaped_everywhere():
+    nasty = b'<script>alert("1")</script>'
+    row = pieces([(nasty, False), (nasty, True)], [1.0, 1.0])
+    line = Line(row, 0, 1.0, '<b onload="x">&', 0, "score", False, False)
+    for drawn in (strip(row, 1.0), strips.examples([line], 1.0), strips.kwic(row, 1.0, 1)):
+        assert "<script" not in drawn and "<b onload" not in drawn
+        assert "&lt;script&gt;" in drawn
+        assert not re.search(r'title="[^"]*[<>]', drawn)
+
+
+def test_white_space_is_visible_where_it_matters():
+    row = pieces(plain(b"a", b" ", b"\n", b"\t"), [0, 1.0, 1.0, 0])
+    drawn = strip(row, 1.0)
+    assert re.findall(r"<mark[^>]*>(.*?)</mark>", drawn) == ["·", "<i>↵</i>"]
+    assert drawn.endswith("<i>→</i>")
+    assert "<i>↵</i>\n" in strip(row, 1.0, breaks=True)
+    silent = pieces(plain(b"a", b" ", b"b"), [0, 0, 0])
+    assert strip(silent, 1.0) == "a b"
+
+
+def test_special_tokens_are_badges_active_or_not():
+    row = pieces([(b"<bos>", True), (b"<eos>", True)], [0.0, 1.0])
+    assert strip(row, 1.0).startswith('<span class="sp">&lt;bos&gt;</span><mark class="a10 sp"')
+
+
+@pytest.mark.parametrize(
+    ("value", "maximum", "expected"),
+    [
+        (0.0, 1.0, 0),
+        (-1.0, 1.0, 0),
+        (1.0, None, 0),
+        (1.0, 0.0, 0),
+        (1.0, 1.0, 10),
+        (5.0, 1.0, 10),
+        (1 / 9, 1.0, 4),  # log10(2) = 0.301
+        (0.001, 1.0, 1),
+        ((10**0.5 - 1) / 9, 1.0, 5),  # log10(1 + 9 r) = 0.5 exactly
+    ],
+)
+def test_level_is_the_log_scale_in_tenths(value, maximum, expected):
+    assert level(value, maximum) == expected
+
+
+def test_colour_does_not_depend_on_the_rows_on_show():
+    weak = pieces(plain(b"a"), [0.1])
+    assert 'class="a3"' in strip(weak, 1.0)
+    assert 'class="a10"' in strip(weak, 0.1)
+
+
+def test_the_peak_is_marked_also_inside_a_merged_piece():
+    party = "🎉".encode()
+    row = pieces(plain(party[:2], party[2:]), [1.0, 3.0])
+    assert 'class="a10 pk"' in strip(row, 3.0, peak=1)
+
+
+def test_around_keeps_whole_characters():
+    party = "🎉".encode()
+    row = pieces(plain(b"a", party[:2], party[2:], b"b", b"c", b"d"), [0] * 6)
+    assert [p.text for p in around(row, 3, 3)] == ["🎉", "b", "c"]
+    assert around(row, 3, None) == row
+    assert [p.text for p in around(row, 0, 5)] == ["a", "🎉"]
+
+
+def test_kwic_puts_the_peak_in_the_middle_cell():
+    row = pieces(plain(b"x", b"y", b"z"), [0, 1.0, 0])
+    cells = re.findall(r'<div class="(k\w)"><span>(.*?)</span></div>', strips.kwic(row, 1.0, 1))
+    assert [name for name, _ in cells] == ["kl", "km", "kr"]
+    assert cells[0][1] == "x" and ">y</mark>" in cells[1][1] and cells[2][1] == "z"
+
+
+def test_examples_say_what_was_cut_and_where_the_text_is_from():
+    row = pieces(plain(b"x"), [2.0])
+    line = Line(row, 5, 2.0, "python:lib/json/decoder.py", 130, "score", True, False)
+    drawn = strips.examples([line], 4.0)
+    assert (
+        "decoder.py" in drawn and ":130" in drawn and 'title="python:lib/json/decoder.py' in drawn
+    )
+    assert "use-score" in drawn and drawn.count("<i>…</i>") == 1
+    assert "<i>…</i>" not in strips.examples([line], 4.0, centre=True)
+
+
+def test_legend_names_the_maximum_or_its_absence():
+    assert "4.25" in strips.legend(4.25) and strips.legend(4.25).count('class="a') == 10
+    assert "no activation" in strips.legend(None)
+
+
+def test_a_payload_of_many_silent_tokens_stays_small():
+    tokens = plain(*[b" word"] * 10_000)
+    values = [1.0 if at % 100 == 0 else 0.0 for at in range(10_000)]
+    assert len(strip(pieces(tokens, values), 1.0)) < 50_000 + 100 * 100
+
+
+def test_segments_are_plain_text_with_one_title_each():
+    tokens = [(b"<bos>", True), (b"a<b>", False), (b" ", False)]
+    row = pieces(tokens, [0.0, 0.5, 1.0])
+    found = segments(row, 1.0, {1: "note"}, masked=frozenset({0}), chosen=2)
+    assert [f["text"] for f in found] == ["<bos>", "a<b>", "·"]
+    assert [f["cls"] for f in found] == ["sp mk", "a8", "a10 on"]
+    assert [f["title"] for f in found] == ["", "note", ""]
+    assert [f["token"] for f in found] == [0, 1, 2]
+
+
+def test_token_text_shows_what_a_table_would_hide():
+    assert strips.token_text(b"  def") == "␣␣def"
+    assert strips.token_text(b"\n") == "\\n"
+    assert strips.token_text(b"\xf0\x9f") == "\\xf0\\x9f"
+    assert strips.token_text("é".encode()) == "é"
