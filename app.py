@@ -84,4 +84,4 @@ def main() -> None:
 try:
     main()
 except WorkbenchError as error:
-    st.error(str(error))
+    shell.show_error(error)

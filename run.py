@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 import sys
 
 # name -> (module, argument dataclass, one line of help)
@@ -37,6 +38,8 @@ def keep_freed_memory() -> None:
 
 
 def main(argv: list[str]) -> int:
+    # Before torch is loaded: spinning OpenMP threads make a shared machine several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     name = next((n for n in COMMANDS if argv[: len(n.split())] == n.split()), None)
     if name is None:
         print("usage: python run.py COMMAND [--help]\n")

@@ -156,6 +156,7 @@ def run(args: ServeModel) -> int:
             stream,
         )
     os.replace(part, address)
+    (folder / "model_worker.starting.json").unlink(missing_ok=True)
     worker.load(args.sae)
     while not worker.stopping.wait(1.0):
         if time.monotonic() - worker.last_request > 60 * args.idle_minutes:

@@ -18,16 +18,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from data.errors import TextError, WorkspaceError
+from data.errors import ModelError, TextError, WorkspaceError
 from data.lm import LanguageModel
 from data.records import DocumentRow
 from data.sites import locate
-from data.text import documents
+from data.text import TEXT_SUFFIXES, documents
 from data.tokens import ContextBatch, ContextMaker, ContextRule, MaskRule
 
 NORM_LIMIT_MEDIANS = 10.0  # tokens with a norm beyond so many medians are attention sinks
@@ -44,6 +45,7 @@ class ActivationSpec:
     text_field: str = "text"
     tokens: int = 1_000_000
     rule: ContextRule = ContextRule()
+    dtype: str = "float32"  # of the language model
 
     def key(self, lm: LanguageModel) -> str:
         """Name of the cache folder: a hash of the request, the weights and the text."""
@@ -54,13 +56,14 @@ class ActivationSpec:
 def source_fingerprint(source: str) -> str:
     """Hash of what a text source is now: names, sizes and times of its files."""
     path = Path(source).expanduser()
-    if source.startswith("python:"):
-        return sys.version
-    if not path.exists():
-        return source
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    stats = [(p.as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
+    if source == "python:installed":
+        facts = sorted(f"{found.name} {found.version}" for found in metadata.distributions())
+    elif source.startswith("python:") or not path.exists():
+        facts = [sys.version, source]
+    else:
+        files = sorted(p for p in path.rglob("*") if p.suffix in TEXT_SUFFIXES) or [path]
+        facts = [(p.as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def build_cache(
 ) -> Iterator[CaptureStep]:
     """Runs the model over the text once and fills `folder` (made by the caller, who publishes it).
 
-    Raises TextError when the text holds no token that the masks keep.
+    Raises TextError when the text holds no token that the masks keep, ModelError when the model
+    gives values that are not finite.
     """
     locate(lm.model, spec.site)  # refuse a bad site before any work
     limit = lm.context_limit
@@ -94,6 +98,11 @@ def build_cache(
             x = lm.capture(ids, [spec.site])[spec.site].float().cpu().numpy()
             norms = np.linalg.norm(x, axis=-1)
             keep = maker.mask.keep_ids(contexts)
+            if not np.isfinite(norms[keep]).all():
+                raise ModelError(
+                    f"activations at {spec.site} of {spec.lm} in {spec.dtype} are not finite: "
+                    "use --dtype float32, or another site"
+                )
             if norm_limit is None and keep.any():
                 norm_limit = float(NORM_LIMIT_MEDIANS * np.median(norms[keep]))
             loud = keep & (norms > (norm_limit or np.inf))
@@ -170,12 +179,20 @@ class ActivationCache:
 
     @cached_property
     def documents(self) -> list[DocumentRow]:
-        return [DocumentRow(**row) for row in json.loads((self.folder / "documents.json").read_text())]
+        path = self.folder / "documents.json"
+        try:
+            rows = json.loads(path.read_text())
+        except (OSError, json.JSONDecodeError):
+            rows = []
+        if len(rows) != self.manifest["n_documents"]:
+            raise WorkspaceError(f"{path} is damaged: remove {self.folder}, it will be made again")
+        return [DocumentRow(**row) for row in rows]
 
     @cached_property
     def document_ids(self) -> list[np.ndarray]:
-        flat = np.fromfile(self.folder / "document_ids.i32", dtype=np.int32)
-        return np.split(flat, np.cumsum([d.n_tokens for d in self.documents])[:-1])
+        lengths = [d.n_tokens for d in self.documents]
+        flat = self._map("document_ids.i32", np.int32, (sum(lengths),))
+        return np.split(np.array(flat), np.cumsum(lengths)[:-1])
 
     @cached_property
     def context_rows(self) -> np.ndarray:

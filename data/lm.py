@@ -9,22 +9,28 @@ Capturing stops the forward pass right after the last site asked for.
 from __future__ import annotations
 
 import hashlib
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from data.errors import ModelError
+from data.errors import ModelError, SiteError
 from data.sites import Hook, blocks, locate
 
 DEMO = Path(__file__).parent / "demo"
 HUB_TIMEOUT_S = 5.0
+# What the loaders raise for files that are missing, damaged, or need a package that is not there.
+LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.spm", "tekken.json")
 
 
 class _Stop(Exception):
@@ -35,8 +41,14 @@ def pick_device(name: str) -> str:
     """`auto` takes the GPU when there is one."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"--device {name}: this machine has no CUDA device; use --device cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ModelError(f"--device {name} is unknown: use auto, cpu or cuda")
+    number = int(name[5:] or 0) if name != "cpu" else -1
+    if number >= torch.cuda.device_count() or (number >= 0 and not torch.cuda.is_available()):
+        raise ModelError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; "
+            "use --device cpu"
+        )
     return name
 
 
@@ -65,7 +77,7 @@ class LanguageModel:
         """Activations [batch, context, d_in] at each site; later layers do not run.
 
         ids: [batch, context]. Padding stands on the right, where causal attention never looks
-        back at it, so no attention mask is needed.
+        back at it, so no attention mask is needed. SiteError where a site has no activations.
         """
         found: dict[str, torch.Tensor] = {}
 
@@ -77,7 +89,7 @@ class LanguageModel:
 
             return reader
 
-        with _hooked([(locate(self.model, site), keep(site)) for site in sites]):
+        with _hooked([(locate(self.model, site), keep(site)) for site in sites], ids.shape):
             try:
                 self.model(input_ids=ids.to(self.device), use_cache=False)
             except _Stop:
@@ -94,7 +106,7 @@ class LanguageModel:
         self, ids: torch.Tensor, site: str, change: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
         """Logits of the model with the activation x at `site` replaced by change(x)."""
-        with _hooked([(locate(self.model, site), change)]):
+        with _hooked([(locate(self.model, site), change)], ids.shape):
             return self.logits(ids)
 
     def unembedding(self) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -113,28 +125,31 @@ class LanguageModel:
 
 
 @contextmanager
-def _hooked(readers: Sequence[tuple[Hook, Callable]]) -> Iterator[None]:
+def _hooked(readers: Sequence[tuple[Hook, Callable]], shape: Sequence[int]) -> Iterator[None]:
     """Installs hooks; a reader that returns a tensor replaces the activation.
 
     Blocks and attention modules return a tensor or a tuple that begins with one: both are met.
+    SiteError for a module that meets no activations [*shape, d_in], or never runs.
     """
+    ran: set[str] = set()
 
-    def on_input(reader: Callable) -> Callable:
+    def on_input(site: Hook, reader: Callable) -> Callable:
         def hook(_module, args, kwargs):
-            name = next(iter(kwargs)) if not args else None
-            new = reader(args[0] if args else kwargs[name])
+            name = next((k for k, v in kwargs.items() if torch.is_tensor(v)), None)
+            ran.add(site.path)
+            new = reader(_checked(args[0] if args else kwargs.get(name), site, shape))
             if new is None:
                 return None
             return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, name: new})
 
         return hook
 
-    def on_output(reader: Callable) -> Callable:
+    def on_output(site: Hook, reader: Callable) -> Callable:
         def hook(_module, _args, output):
-            if isinstance(output, tuple):
-                new = reader(output[0])
-                return None if new is None else (new, *output[1:])
-            return reader(output)
+            first = output[0] if isinstance(output, tuple) else output
+            ran.add(site.path)
+            new = reader(_checked(first, site, shape))
+            return (new, *output[1:]) if new is not None and isinstance(output, tuple) else new
 
         return hook
 
@@ -142,15 +157,31 @@ def _hooked(readers: Sequence[tuple[Hook, Callable]]) -> Iterator[None]:
     try:
         for hook, reader in readers:
             if hook.side == "input":
-                handles.append(
-                    hook.module.register_forward_pre_hook(on_input(reader), with_kwargs=True)
-                )
+                meet = on_input(hook, reader)
+                handles.append(hook.module.register_forward_pre_hook(meet, with_kwargs=True))
             else:
-                handles.append(hook.module.register_forward_hook(on_output(reader)))
+                handles.append(hook.module.register_forward_hook(on_output(hook, reader)))
         yield
     finally:
         for handle in handles:
             handle.remove()
+    silent = [hook.path for hook, _ in readers if hook.path not in ran]
+    if silent:
+        raise SiteError(
+            f"{silent[0]!r} has no activations: the model never calls that module; name another"
+        )
+
+
+def _checked(seen: object, hook: Hook, shape: Sequence[int]) -> torch.Tensor:
+    """`seen` if it is activations [*shape, d_in]."""
+    is_tensor = torch.is_tensor(seen)
+    if is_tensor and seen.is_floating_point() and seen.shape[:-1] == tuple(shape):
+        return seen
+    what = f"{seen.dtype} {list(seen.shape)}" if is_tensor else type(seen).__name__
+    raise SiteError(
+        f"the {hook.side} of {hook.path!r} is no activations [batch, context, d_in]: "
+        f"it is {what}; name another module"
+    )
 
 
 # ---------------------------------------------------------------- loading
@@ -169,10 +200,25 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
         # dtype must be said: the loader otherwise keeps the checkpoint's own.
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{name!r} cannot be loaded as a causal language model: {reason}") from None
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, revision=revision, output_loading_info=True
+        )
+    except LOADING_ERRORS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{name!r} cannot be loaded as a causal language model: {reason}"
+        ) from None
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{name!r} cannot be loaded: {type(tokenizer).__name__} cannot say the bytes of its "
+            "tokens; convert it to a fast tokenizer (tokenizer.json)"
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:  # the loader would fill them with noise and only warn
+        raise ModelError(
+            f"{name!r} cannot be loaded: its files hold no {missing[0]} "
+            f"({len(missing)} weights are missing); copy or convert the model again"
+        )
     model.eval().requires_grad_(False).to(device)
     return LanguageModel(name, model, tokenizer, device, _fingerprint(path, model))
 
@@ -187,11 +233,19 @@ def _resolve(name: str, revision: str | None) -> str:
             )
         return str(DEMO)
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         if not (folder / "config.json").exists():
-            raise ModelError(f"{name!r} holds no config.json: it is not a Hugging Face model folder")
+            raise ModelError(
+                f"{name!r} holds no config.json: it is not a Hugging Face model folder"
+            )
+        # Without one, the loader makes up an empty tokenizer for some families.
+        if not any(file for pattern in VOCABULARIES for file in folder.glob(pattern)):
+            raise ModelError(
+                f"{name!r} cannot be loaded: it holds no tokenizer ({', '.join(VOCABULARIES)}); "
+                "copy the model's tokenizer files into it"
+            )
         return str(folder)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII):
         raise ModelError(
             f"no model folder at {name!r}: give a folder with config.json, a hub id "
             "(OWNER/NAME), or demo"
@@ -222,7 +276,7 @@ def _check_hub(name: str, revision: str | None) -> None:
                 f"the hub answers {error.code} for {name!r}: check the name, and set HF_TOKEN "
                 "if the model is gated"
             ) from None
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise ModelError(
             f"{name!r} is neither a folder nor in the local cache, and the hub cannot be reached "
             f"({getattr(error, 'reason', error)}): give a model folder or try again with a network"
@@ -230,17 +284,16 @@ def _check_hub(name: str, revision: str | None) -> None:
 
 
 def _fingerprint(path: str, model: torch.nn.Module) -> str:
-    """Hash of the weights: commit for a hub model; names, sizes, ends of the files for a folder."""
+    """Hash of weights, configuration and tokenizer: the commit of a hub model; the whole files of
+    a folder, for an edited model may differ in one matrix."""
     commit = getattr(model.config, "_commit_hash", None)
     if commit:
         return commit
     digest = hashlib.sha256()
-    weights = sorted(Path(path).glob("*.safetensors")) + sorted(Path(path).glob("*.bin"))
-    for file in [Path(path) / "config.json", *weights]:
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(1 << 20))
-            stream.seek(max(size - (1 << 20), 0))
-            digest.update(stream.read())
+    patterns = ("config.json", "*.safetensors", "*.bin", "*token*", "chat_template*", *VOCABULARIES)
+    for file in sorted({file for pattern in patterns for file in Path(path).glob(pattern)}):
+        if file.is_file():
+            with file.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest.update(f"{file.name}:{content}\n".encode())
     return digest.hexdigest()

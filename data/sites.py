@@ -55,7 +55,7 @@ def blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def locate(model: nn.Module, site: str) -> Hook:
-    """The hook for `site`; SiteError for an unknown kind, a layer out of range, a missing module."""
+    """The hook for `site`; SiteError for an unknown kind, a layer out of range, no such module."""
     if site.startswith("hook:"):
         return _named_module(model, site)
     match = re.fullmatch(r"([a-z_]+)\.(-?\d+)", site)
@@ -84,7 +84,7 @@ def locate(model: nn.Module, site: str) -> Hook:
 
 
 def _named_module(model: nn.Module, site: str) -> Hook:
-    _, path, side = (site.split(":") + ["", ""])[:3]
+    _, path, side = (site.split(":", 2) + ["", ""])[:3]
     module = _child(model, path) if path else None
     if module is None:
         names = [name for name, _ in model.named_children()]

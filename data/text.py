@@ -40,12 +40,27 @@ def documents(source: str, field: str = "text") -> Iterator[Document]:
     Raises TextError when the source does not exist, has no such field, or holds no text.
     """
     found = False
-    for document in _read(source, field):
-        if document.text.strip():
-            found = True
-            yield document
+    try:
+        for document in _read(source, field):
+            if document.text.strip():
+                found = True
+                yield Document(_printable(document.name), _printable(document.text))
+    except OSError as error:
+        raise TextError(
+            f"{error.filename or source!r} cannot be read: {error.strerror or error}; "
+            "name another --text"
+        ) from None
     if not found:
         raise TextError(f"no text in {source!r}: every document is empty; name another --text")
+
+
+def _printable(text: str) -> str:
+    """Lone surrogates, which JSON and file names can hold and UTF-8 cannot, become U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def _read(source: str, field: str) -> Iterator[Document]:
@@ -57,12 +72,10 @@ def _read(source: str, field: str) -> Iterator[Document]:
     if source.startswith("hf:"):
         return _hub_dataset(source, field)
     path = Path(source).expanduser()
-    if path.is_dir():
+    if source.strip() and path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix in TEXT_SUFFIXES and p.is_file())
         if not files:
-            raise TextError(
-                f"no text files in {source!r}: looked for {', '.join(TEXT_SUFFIXES)}"
-            )
+            raise TextError(f"no text files in {source!r}: looked for {', '.join(TEXT_SUFFIXES)}")
         return (document for file in files for document in _file(file, field, path))
     if path.is_file():
         return _file(path, field, path.parent)
@@ -75,29 +88,45 @@ def _read(source: str, field: str) -> Iterator[Document]:
 def _file(path: Path, field: str, root: Path) -> Iterator[Document]:
     name = path.relative_to(root).as_posix()
     if path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as lines:
+        with path.open("rb") as lines:
             for number, line in enumerate(lines):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise TextError(f"{path} line {number + 1} is not JSON: {error.msg}") from None
-                yield Document(f"{name}:{number}", _field(row, field, path))
+                if line.strip():
+                    row = _json_line(line, f"{path} line {number + 1}")
+                    yield Document(f"{name}:{number}", _field(row, field, path))
     elif path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        table = pyarrow.parquet.ParquetFile(path)
-        if field not in table.schema_arrow.names:
-            names = ", ".join(table.schema_arrow.names)
-            raise TextError(f"{path} has no column {field!r}: pass --text-field, one of {names}")
-        number = 0
-        for batch in table.iter_batches(columns=[field]):
-            for text in batch.column(0).to_pylist():
-                yield Document(f"{name}:{number}", text or "")
-                number += 1
+        for number, text in enumerate(_parquet_column(path, field)):
+            yield Document(f"{name}:{number}", text or "")
     else:
         yield Document(name, path.read_text(encoding="utf-8", errors="replace"))
+
+
+def _json_line(line: bytes, where: str) -> object:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise TextError(f"{where} is not JSON: {error.msg}") from None
+    except UnicodeDecodeError:
+        raise TextError(f"{where} is not UTF-8: convert the file first") from None
+
+
+def _parquet_column(path: Path, field: str) -> Iterator[str | None]:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise TextError(f"{path} cannot be read as Parquet: {reason}") from None
+    if field not in table.schema_arrow.names:
+        names = ", ".join(table.schema_arrow.names)
+        raise TextError(f"{path} has no column {field!r}: pass --text-field, one of {names}")
+    kind = table.schema_arrow.field(field).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise TextError(f"{path}: column {field!r} holds {kind}, not text: pass --text-field")
+    for batch in table.iter_batches(columns=[field]):
+        yield from batch.column(0).to_pylist()
 
 
 def _field(row: object, field: str, path: Path) -> str:
@@ -162,7 +191,10 @@ def shingle_hashes(text: str) -> np.ndarray:
     """64-bit hashes of the text's 8-word shingles [n_words - 7]; a shorter text is one shingle."""
     words = text.split()
     hashes = np.fromiter(
-        (int.from_bytes(hashlib.blake2b(w.encode(), digest_size=8).digest(), "little") for w in words),
+        (
+            int.from_bytes(hashlib.blake2b(w.encode(), digest_size=8).digest(), "little")
+            for w in words
+        ),
         dtype=np.uint64,
         count=len(words),
     )

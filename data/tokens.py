@@ -32,7 +32,9 @@ class ContextRule:
         if self.context < 8:
             raise TextError(f"--context {self.context} is too short: use at least 8 tokens")
         if not 0 <= self.skip_first < self.context - 1:
-            raise TextError(f"--skip-first {self.skip_first} leaves nothing of {self.context} tokens")
+            raise TextError(
+                f"--skip-first {self.skip_first} leaves nothing of {self.context} tokens"
+            )
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,14 @@ def prefix_of(tokenizer, chat: bool) -> tuple[int, ...]:
     return tuple(ids) if ids and ids[0] == tokenizer.bos_token_id else (bos_of(tokenizer), *ids)
 
 
+def special_ids(tokenizer) -> set[int]:
+    """Tokens that stand for no text: BOS and the like, and a chat model's marks of turns."""
+    marks = {i for i, added in tokenizer.added_tokens_decoder.items() if added.special}
+    return {int(i) for i in tokenizer.all_special_ids} | marks
+
+
 def mask_rule(tokenizer, rule: ContextRule, norm_limit: float | None) -> MaskRule:
-    special = {int(i) for i in tokenizer.all_special_ids} | {bos_of(tokenizer)}
+    special = special_ids(tokenizer) | {bos_of(tokenizer)}
     prefix = len(prefix_of(tokenizer, rule.chat))
     return MaskRule(tuple(sorted(special)), prefix, rule.skip_first, norm_limit)
 
@@ -219,9 +227,7 @@ def token_bytes(tokenizer) -> list[tuple[bytes, bool]]:
     decoder = json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder") or {}
     kinds = {decoder.get("type")} | {d.get("type") for d in decoder.get("decoders", [])}
     alphabet = _byte_level_alphabet() if "ByteLevel" in kinds else None
-    special = set(tokenizer.all_special_ids) | {
-        i for i, added in tokenizer.added_tokens_decoder.items() if added.special
-    }
+    special = special_ids(tokenizer)
     added = {i: token.content for i, token in tokenizer.added_tokens_decoder.items()}
     result = []
     for i, piece in enumerate(tokenizer.convert_ids_to_tokens(range(len(tokenizer)))):

@@ -37,17 +37,24 @@ class LiveModel:
         """{"state": stopped | loading | ready | failed, "detail": str, "seconds": float}."""
         address = self._address()
         if address is None:
-            starting = _alive(self.starting_file)
-            since = time.time() - starting["since"] if starting else START_TIMEOUT_S
-            if since < START_TIMEOUT_S:
-                return {"state": "loading", "detail": "starting the model worker", "seconds": since}
-            return {"state": "stopped", "detail": "the model worker is not running", "seconds": 0.0}
+            return self._starting()
         try:
             return self._ask({"op": "state", "sae": self.sae}, ASK_TIMEOUT_S)
         except TimeoutError:  # it is busy with somebody's prompt
             return {"state": "loading", "detail": "the model worker is busy", "seconds": 0.0}
         except OSError:
             return {"state": "stopped", "detail": "the model worker has ended", "seconds": 0.0}
+
+    def _starting(self) -> dict:
+        """Before the worker listens; it removes the starting file once it does."""
+        starting = _read(self.starting_file)
+        if starting is None:
+            return {"state": "stopped", "detail": "the model worker is not running", "seconds": 0.0}
+        seconds = time.time() - starting["since"]
+        if _runs(starting["pid"]) and seconds < START_TIMEOUT_S:
+            return {"state": "loading", "detail": "starting the model worker", "seconds": seconds}
+        detail = f"the model worker did not start: see {self.log}"
+        return {"state": "failed", "detail": detail, "seconds": seconds}
 
     def start(self) -> None:
         """Starts the worker, or asks the running one to load this SAE; returns at once."""
@@ -63,7 +70,7 @@ class LiveModel:
         with self.log.open("ab") as log:
             worker = subprocess.Popen(
                 [sys.executable, str(Path(__file__).parent.parent / "run.py"), "serve-model",
-                 "--workspace", str(self.workspace), "--sae", self.sae],
+                 self.sae, "--workspace", str(self.workspace)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         started = {"pid": worker.pid, "since": time.time()}
@@ -101,7 +108,8 @@ class LiveModel:
 
     def _address(self) -> dict | None:
         """What the worker wrote of itself once it listened; None if there is none alive."""
-        return _alive(self.address_file)
+        record = _read(self.address_file)
+        return record if record is not None and _runs(record["pid"]) else None
 
     def _ask(self, request: dict, timeout: float) -> dict:
         address = self._address()
@@ -121,19 +129,19 @@ class LiveModel:
         return reply
 
 
-def _alive(file: Path) -> dict | None:
-    """The record in `file`, if the process it names still runs."""
+def _read(file: Path) -> dict | None:
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        os.kill(record["pid"], 0)
-    except (OSError, json.JSONDecodeError, KeyError):
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
         return None
-    return None if _is_zombie(record["pid"]) else record
 
 
-def _is_zombie(pid: int) -> bool:
-    """A child that ended but was not waited for still has a pid."""
+def _runs(pid: int) -> bool:
+    """Whether the process is there; a child that ended but was not waited for is not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except ProcessLookupError:
         return False
+    except OSError:  # no /proc, or not ours: it was there a moment ago
+        return True

@@ -19,7 +19,10 @@ ARCHITECTURES = {
     "gated": "Gated",
     "standard": "ReLU",
 }
-DENSE = ((0.10, "dense: active on more than 10 % of tokens"), (0.01, "active on more than 1 %"))
+DENSE = (
+    (0.10, "dense: fires on more than 10 % of tokens"),
+    (0.01, "fires on more than 1 % of tokens"),
+)
 SINGLE_TOKEN = 0.9  # share of one token among the sampled active positions
 
 
@@ -55,6 +58,11 @@ def flag_row(found: Sequence[tuple[str, str]]) -> str:
         f'<span class="flag {kind}">{html.escape(text)}</span>' for text, kind in found
     )
     return f'<div class="flags">{badges}</div>' if badges else ""
+
+
+def token_chip(data: bytes) -> str:
+    """A token on its own."""
+    return f'<code class="chip">{html.escape(token_text(data))}</code>'
 
 
 def judge_name(judge: str) -> str:

@@ -65,11 +65,18 @@ def _line_at(
     )
 
 
-def _log_ticks(values: Sequence[float]) -> int | str:
-    """Spacing of the ticks of a log axis: decades, or 1-2-5 where there are less than two."""
-    positive = [value for value in values if value is not None and value > 0]
-    wide = bool(positive) and max(positive) / min(positive) > 60
-    return 1 if wide else "D2"
+def _log_ticks(figure: go.Figure, axis: str, values: Sequence[float | None]) -> None:
+    """Ticks of a log axis: decades, or 1-2-5 written out where there are less than two.
+
+    axis: "xaxis" | "yaxis"; values: what is drawn along it.
+    """
+    positive = [float(value) for value in values if value is not None and value > 0]
+    if not positive or max(positive) / min(positive) > 60:
+        figure.update_layout({axis: {"dtick": 1}})
+        return
+    low, high = np.floor(np.log10(min(positive))), np.ceil(np.log10(max(positive)))
+    ticks = [m * 10.0**k for k in range(int(low), int(high) + 1) for m in (1, 2, 5)]
+    figure.update_layout({axis: {"tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}})
 
 
 def curves(
@@ -104,7 +111,7 @@ def curves(
         return None
     if log_y:
         values = [row.get(column) for row in rows for column in series]
-        figure.update_yaxes(dtick=_log_ticks(values))
+        _log_ticks(figure, "yaxis", values)
     if target is not None:
         figure.add_hline(
             y=target,
@@ -145,7 +152,7 @@ def _bars(
     kept = np.asarray(counts) > 0
     left, right, counts = np.asarray(left)[kept], np.asarray(right)[kept], np.asarray(counts)[kept]
     if figure.layout.yaxis.type == "log":
-        figure.update_yaxes(dtick=_log_ticks([1, *counts]))
+        _log_ticks(figure, "yaxis", counts)
     if isinstance(colour, list):
         colour = [c for c, keep in zip(colour, kept, strict=True) if keep]
     figure.add_bar(
@@ -169,7 +176,7 @@ def density_max(
     figure = _base("density", "largest activation", height, log_x=True, log_y=True)
     figure.update_xaxes(dtick=1)
     shown = np.flatnonzero((density > 0) & (maximum > 0))
-    figure.update_yaxes(dtick=_log_ticks(maximum[shown]))
+    _log_ticks(figure, "yaxis", maximum[shown])
     shown = shown[:: max(1, -(-shown.size // SCATTER_LIMIT))]
     figure.add_scattergl(
         x=density[shown],
@@ -225,7 +232,7 @@ def activation_histogram(
     figure = _base("activation (log scale)", "tokens", height, log_x=True, log_y=True)
     left, right = _with_ends(edges, ratio=edges[1] / edges[0], step=0.0)
     _bars(figure, left, right, counts, ORANGE, "activation %{customdata}<br>%{y:,} tokens")
-    figure.update_xaxes(dtick=_log_ticks([*figure.data[0].x, maximum]))
+    _log_ticks(figure, "xaxis", figure.data[0].x)
     if mean:
         _line_at(figure, mean, f"mean {mean:.3g}", side="left")
     if maximum:

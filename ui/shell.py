@@ -8,6 +8,7 @@ Out: a `Shell` that pages take as their one argument, and functions that read an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,16 @@ def short_name(path: str | None) -> str | None:
     return path if path is None else path.rstrip("/").rsplit("/", 1)[-1]
 
 
+def plain(text: str) -> str:
+    """Text that Streamlit must not read as Markdown: names, addresses, messages."""
+    return re.sub(r"([\\`*_\[\]<>$~:|#])", r"\\\1", text)
+
+
+def show_error(error: Exception) -> None:
+    """A mendable error, in place; its message holds the cure."""
+    st.error(plain(str(error)))
+
+
 def not_yet(what: str, command: str) -> None:
     """Says that a part is absent, and the command that makes it."""
     st.info(f"{what}: `{command}`")
@@ -168,4 +179,4 @@ def welcome(workspace: Workspace) -> None:
         "python run.py harvest my-sae",
         language="bash",
     )
-    st.caption(f"Workspace: {workspace.root}")
+    st.caption(plain(f"Workspace: {workspace.root}"))

@@ -69,6 +69,11 @@ def pieces(tokens: Sequence[tuple[bytes, bool]], values: Sequence[float]) -> lis
     return found
 
 
+def raw(piece: Piece) -> bytes:
+    """The bytes of a piece."""
+    return piece.text.encode("utf-8", "surrogateescape")
+
+
 def around(row: Sequence[Piece], peak: int, width: int | None) -> list[Piece]:
     """The pieces that touch the `width` tokens around token `peak`; all if width is None."""
     if width is None:

@@ -61,3 +61,12 @@ def test_presets_name_themselves_and_steps_are_whole_batches():
     assert all(config.preset == name for name, config in PRESETS.items())
     assert TrainConfig(tokens=2048 * 60 + 2047).n_steps == 60
     assert preset("deepmind").n_steps == 976_562  # "0.98M steps" for the 16k width
+
+
+def test_deepmind_preset_is_the_papers_table():
+    c = preset("deepmind")
+    assert (c.bandwidth, c.theta, c.lr, c.theta_lr) == (1e-3, 1e-3, 7e-5, 7e-5)
+    assert (c.betas, c.adam_eps, c.batch) == ((0.0, 0.999), 1e-8, 4096)
+    assert (c.warmup, c.warmup_shape, c.decay, c.l0_warmup) == (1000, "cosine", 0.0, 10_000)
+    assert (c.l0_coefficient, c.log_theta, c.pre_relu) == (6e-4, True, True)
+    assert (c.pre_encoder_bias, c.pre_activation_gradient, c.centre) == (True, 0.0, False)

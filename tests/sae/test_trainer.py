@@ -111,7 +111,8 @@ def test_raw_theta_and_fixed_bandwidth_train_too():
 
 def test_one_deepmind_step_is_adam_on_the_projected_gradient():
     rows, _ = planted(2000, D_IN, N_TRUE, L0, seed=0)
-    config = preset("deepmind", batch=128, tokens=128 * 10_001, l0_coefficient=1e-2)
+    eps = 1e-3  # large, so that a gradient of the wrong size shows through Adam's division
+    config = preset("deepmind", batch=128, tokens=128 * 10_001, l0_coefficient=1e-2, adam_eps=eps)
     trainer = Trainer(rows, SAEConfig(D_IN, D_SAE), config)
     assert trainer.centre.abs().max() == 0
     assert trainer.scale**2 == pytest.approx(rows.square().sum(1).mean().item(), rel=0.02)
@@ -127,7 +128,7 @@ def test_one_deepmind_step_is_adam_on_the_projected_gradient():
     projected = gradients.W_dec - parallel * before["W_dec"]
     assert (projected * before["W_dec"]).sum(1).abs().max() < 1e-6 * parallel.abs().max()
     wanted = {
-        name: before[name] - lr * g / (g.abs() + 1e-8)  # Adam(0, .999), first step
+        name: before[name] - lr * g / (g.abs() + eps)  # Adam(0, .999), first step
         for name, g in (
             ("W_enc", gradients.W_enc),
             ("b_enc", gradients.b_enc),
@@ -137,7 +138,7 @@ def test_one_deepmind_step_is_adam_on_the_projected_gradient():
     }
     wanted["W_dec"] /= wanted["W_dec"].norm(dim=1, keepdim=True)
     push = gradients.theta * before["theta"]
-    wanted["theta"] = (before["theta"].log() - lr * push / (push.abs() + 1e-8)).exp()
+    wanted["theta"] = (before["theta"].log() - lr * push / (push.abs() + eps)).exp()
     for name, value in wanted.items():
         moved, off = (value - before[name]).norm(), (value - getattr(w, name)).norm()
         assert moved > 0 and off < 2e-3 * moved + 1e-7, name

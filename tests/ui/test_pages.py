@@ -24,7 +24,16 @@ def html_of(test) -> str:
 
 def words_of(test) -> str:
     kinds = (test.title, test.subheader, test.markdown, test.caption, test.info, test.error)
-    return "\n".join(str(element.value) for kind in kinds for element in kind)
+    return "\n".join(unescaped(element.value) for kind in kinds for element in kind)
+
+
+def unescaped(text: str) -> str:
+    """Markdown's escapes undone."""
+    return re.sub(r"\\(.)", r"\1", str(text))
+
+
+def error_of(test) -> str:
+    return unescaped(test.error[0].value)
 
 
 class FakeLive:
@@ -101,7 +110,7 @@ def test_an_sae_without_store_or_metrics_opens(tmp_path, open_page, live, page):
 def test_an_unknown_sae_is_refused_by_name(built, open_page, live, page):
     test = open_page(built, page, sae="nosuch")
     assert not test.exception
-    assert "nosuch" in test.error[0].value and "small" in test.error[0].value
+    assert "nosuch" in error_of(test) and "small" in error_of(test)
 
 
 @pytest.mark.parametrize("page", ["overview", "features", "feature"])
@@ -109,7 +118,7 @@ def test_a_damaged_store_is_shown_as_an_error(workspace, open_page, live, page):
     (workspace / "saes" / "small" / "features.duckdb").write_bytes(b"no database")
     test = open_page(workspace, page)
     assert not test.exception
-    assert "features.duckdb" in test.error[0].value
+    assert "features.duckdb" in error_of(test)
 
 
 def test_a_wrong_argument_is_refused_in_place(built, open_page, monkeypatch):
@@ -117,7 +126,7 @@ def test_a_wrong_argument_is_refused_in_place(built, open_page, monkeypatch):
     from streamlit.testing.v1 import AppTest
 
     test = AppTest.from_file(str(REPOSITORY / "app.py"), default_timeout=30).run()
-    assert not test.exception and "--wrokspace" in test.error[0].value
+    assert not test.exception and "--wrokspace" in error_of(test)
 
 
 def test_the_pages_load_no_torch():
@@ -186,7 +195,7 @@ def test_features_shows_what_is_absent_as_absent(built, open_page):
 )
 def test_features_refuses_a_bad_address_and_offers_a_way_out(built, open_page, params, word):
     test = open_page(built, "features", **params)
-    assert not test.exception and word in test.error[0].value
+    assert not test.exception and word in error_of(test)
     test.button[0].click().run()
     assert not test.error and test.dataframe
 
@@ -253,7 +262,7 @@ def test_feature_shows_its_panels(built, open_page):
 )
 def test_a_bad_permalink_is_refused(built, open_page, bad, message):
     test = open_page(built, "feature", f=bad)
-    assert not test.exception and message in test.error[0].value
+    assert not test.exception and message in error_of(test)
     assert not test.metric
 
 
@@ -327,6 +336,14 @@ def test_prompt_shows_one_token_and_hides_dense_features(built, open_page, live)
     assert list(test.dataframe[0].value["feature"]) == [EMOJI]
 
 
+def test_prompt_takes_tokens_that_share_a_character_together(built, open_page, live):
+    """Tokens 2 and 3 are the halves of one emoji; the larger activation counts."""
+    for token in ("2", "3"):
+        test = open_page(built, "prompt", text="def 🎉", tok=token)
+        assert not test.exception and "🎉" in html_of(test)
+        assert list(test.dataframe[0].value["activation"]) == [4.0]
+
+
 def test_prompt_submits_a_text_into_the_address(built, open_page, live):
     test = open_page(built, "prompt")
     test.text_area[0].set_value("def f")
@@ -348,13 +365,13 @@ def test_prompt_does_not_restart_a_worker_that_died(built, open_page, live):
     live.now = dict(live.after_start)
     test = open_page(built, "prompt", text="def")
     test.run()
-    assert live.started == 1 and "has ended" in test.error[0].value
+    assert live.started == 1 and "has ended" in error_of(test)
 
 
 def test_prompt_shows_why_the_model_did_not_load(built, open_page, live):
     live.now = {"state": "failed", "detail": "no such model: nowhere", "seconds": 1.0}
     test = open_page(built, "prompt", text="def")
-    assert "no such model: nowhere" in test.error[0].value
+    assert "no such model: nowhere" in error_of(test)
     assert live.started == 0
     {button.label: button for button in test.button}["Try again"].click().run()
     assert live.started == 1
@@ -362,7 +379,7 @@ def test_prompt_shows_why_the_model_did_not_load(built, open_page, live):
 
 def test_prompt_refuses_a_token_that_is_not_there(built, open_page, live):
     test = open_page(built, "prompt", text="def", tok="99")
-    assert not test.exception and "no token 99" in test.error[0].value
+    assert not test.exception and "no token 99" in error_of(test)
 
 
 def test_prompt_works_before_a_harvest(tmp_path, open_page, live):

@@ -15,7 +15,7 @@ from data.features_store import FeatureStore
 from data.records import Example, FeatureFilter, FeatureStats
 from ui import cards, figures, keys, strips
 from ui.keys import FeatureView
-from ui.shell import Shell, address, not_yet, set_address
+from ui.shell import Shell, address, not_yet, plain, set_address, show_error
 
 PAGE = "feature"
 LOGITS_SHOWN = 10
@@ -43,7 +43,7 @@ def page(shell: Shell) -> None:
         stats = store.feature(view.feature)
     except WorkbenchError as error:
         st.title("Feature")
-        st.error(str(error))
+        show_error(error)
         if st.button("Open the feature list"):
             shell.go("features", {})
         return
@@ -88,7 +88,7 @@ def _header(
     found = cards.flags(stats, None if peak is None else peak[stats.peak_token][0])
     if found:
         st.html(cards.flag_row(found))
-    st.caption(f"Previous and next within: {keys.in_words(within)}.")
+    st.caption(plain(f"Previous and next within: {keys.in_words(within)}."))
 
 
 def _label(shell: Shell, store: FeatureStore, stats: FeatureStats) -> None:
@@ -103,7 +103,7 @@ def _label(shell: Shell, store: FeatureStore, stats: FeatureStats) -> None:
             st.caption("not scored")
         else:
             st.caption(
-                cards.score_text(score),
+                plain(cards.score_text(score)),
                 help="How well the label predicts activations on documents it was not written "
                 "from: Pearson correlation over tokens, with the 95 % interval over documents. "
                 f"{score.n_tokens:,} tokens of {score.n_documents:,} documents.",

@@ -17,7 +17,7 @@ from data.features_store import FeatureStore
 from data.records import FeatureFilter, FeatureRow
 from ui import keys
 from ui.cards import interval, percent
-from ui.shell import Shell, address, not_yet, set_address
+from ui.shell import Shell, address, not_yet, set_address, show_error
 from ui.strips import token_text
 
 PAGE = "features"
@@ -49,22 +49,21 @@ def page(shell: Shell) -> None:
     try:
         current = keys.read_filter(params)
     except WorkbenchError as error:
-        st.error(str(error))
+        show_error(error)
         st.button("Clear the filter", on_click=set_address, args=(PAGE, shell.sae, {}))
         return
     _bar(shell, store, current)
     rows, count = store.rows(current)
-    left, right = st.columns([1, 1], vertical_alignment="center")
+    left, right = st.columns([1.5, 1], vertical_alignment="center")
     with left:
         _status(store, current, count)
-    with right.container(horizontal=True, horizontal_alignment="right"):
+    with right:
         _pager(shell, current, count, "above")
     if not rows:
         st.info("No feature fits this filter." if count == 0 else "There is no such page.")
         return
     _table(shell, current, rows)
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        _pager(shell, current, count, "below")
+    _pager(shell, current, count, "below")
 
 
 def _pager(shell: Shell, current: FeatureFilter, count: int, place: str) -> None:
@@ -78,7 +77,7 @@ def _pager(shell: Shell, current: FeatureFilter, count: int, place: str) -> None
     def turn() -> None:
         _go(shell, dataclasses.replace(current, page=st.session_state[key]))
 
-    st.pagination(pages, default=here, key=key, on_change=turn)
+    st.pagination(pages, default=here, key=key, on_change=turn, width="stretch")
 
 
 def _go(shell: Shell, filter: FeatureFilter) -> None:
@@ -202,12 +201,15 @@ def _table(shell: Shell, current: FeatureFilter, rows: list[FeatureRow]) -> None
         "theta": "%.3g",
         "feature": "%d",
     }
-    config = {
-        name: column.NumberColumn(heading, help=help, format=numbers[name])
-        if name in numbers
-        else column.TextColumn(heading, help=help, width="large" if name == "label" else None)
-        for name, (heading, _, help) in COLUMNS.items()
-    }
+    config = {}
+    for name, (heading, sort, help) in COLUMNS.items():
+        if sort == current.sort:
+            heading += " ↓" if current.descending else " ↑"
+        if name in numbers:
+            config[name] = column.NumberColumn(heading, help=help, format=numbers[name])
+        else:
+            width = "large" if name == "label" else None
+            config[name] = column.TextColumn(heading, help=help, width=width)
     event = st.dataframe(
         table,
         key=f"features.table.{current.sort}.{current.descending}.{current.page}",
@@ -237,4 +239,4 @@ def _token(raw: bytes | None) -> str | None:
 def _peak(row: FeatureRow) -> str | None:
     if row.peak_token is None or row.peak_share is None:
         return _token(row.peak_token)
-    return f"{token_text(row.peak_token)}  {100 * row.peak_share:.0f} %"
+    return f"{100 * row.peak_share:.0f} %  {token_text(row.peak_token)}"

@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from ui import cards, figures
-from ui.shell import Shell, not_yet, short_name
+from ui.shell import Shell, not_yet, plain, short_name
 
 DEFINITIONS = {
     "L0": "Active features per token, on average. Smaller is sparser.",
@@ -36,7 +36,7 @@ CURVES = (
 
 def page(shell: Shell) -> None:
     config = shell.workspace.config(shell.sae)
-    st.title(shell.sae)
+    st.title(plain(shell.sae))
     st.caption(_subtitle(config))
     _headline(shell.sae, shell.workspace.metrics(shell.sae))
     _features(shell)

@@ -18,10 +18,12 @@ from data.features_store import FeatureStore
 from data.records import LiveCode
 from ui import cards, keys, strips
 from ui.keys import PromptView
-from ui.shell import Shell, address, set_address
+from ui.shell import Shell, address, plain, set_address, show_error
 
 PAGE = "prompt"
 DENSE = 0.10  # share of tokens above which a feature counts as dense
+SHOWN = 25  # features listed of a whole text
+Active = Sequence[Sequence[tuple[int, float]]]  # (feature, activation) of each token
 EXAMPLE = "def fibonacci(n):\n    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)\n"
 
 
@@ -41,7 +43,7 @@ def page(shell: Shell) -> None:
     try:
         view = keys.read_prompt(params)
     except WorkbenchError as error:
-        st.error(str(error))
+        show_error(error)
         st.button("Start afresh", on_click=set_address, args=(PAGE, shell.sae, {}))
         return
     _input(shell, view)
@@ -88,7 +90,7 @@ def _ready(shell: Shell, live) -> bool:
         live.start()
         state = live.state()
     if state["state"] in ("failed", "stopped"):
-        st.error(f"The model did not load: {state['detail']}")
+        st.error(plain(f"The model did not load: {state['detail']}"))
         st.button("Try again", on_click=live.start)
     else:
         _loading(live)
@@ -101,11 +103,16 @@ def _loading(live) -> None:
     state = live.state()
     if state["state"] != "loading":
         st.rerun()
-    st.status(f"Loading the model: {state['detail']} ({state['seconds']:.0f} s)", state="running")
+    words = plain(f"Loading the model: {state['detail']} ({state['seconds']:.0f} s)")
+    st.status(words, state="running")
     st.caption("The model loads in its own process. You can leave this page and come back.")
 
 
 def _result(shell: Shell, view: PromptView, code: LiveCode) -> None:
+    if view.token is not None and view.token >= len(code.tokens):
+        last = len(code.tokens) - 1
+        st.error(f"There is no token {view.token} in this text: it has 0 to {last}.")
+        view = dataclasses.replace(view, token=None)
     store = shell.store() if shell.harvested else None
     scale = _scale(store, code)
     hidden = (
@@ -113,14 +120,34 @@ def _result(shell: Shell, view: PromptView, code: LiveCode) -> None:
     )
     seen = [[(f, v) for f, v in token.features if f not in hidden] for token in code.tokens]
     _options(shell, view, seen, scale)
-    left, right = st.columns([1.25, 1], gap="large")
+    left, right = st.columns([1, 1.1], gap="large")
     with left:
-        _strip(shell, view, code, seen, scale)
+        row = _strip(shell, view, code, seen, scale)
         if code.truncated:
             st.warning("The text is longer than one context of the model; its end is left out.")
         st.caption(f"{len(code.tokens)} tokens, {code.ms:.0f} ms in the model.")
+    chosen = _piece(row, view.token)
     with right:
-        _table(shell, store, view, code, seen, scale)
+        if chosen is None:
+            st.markdown("##### Strongest features of the text")
+            _table(shell, store, _strongest(seen, scale)[:SHOWN], scale, "all")
+            return
+        st.markdown("##### Features of the chosen token")
+        st.html(cards.token_chip(strips.raw(chosen)))
+        tokens = range(chosen.first, chosen.last + 1)
+        if any(code.tokens[at].kept for at in tokens):
+            _table(
+                shell, store, _strongest([seen[at] for at in tokens], scale), scale, chosen.first
+            )
+        else:
+            st.caption("This token is left out by the masks of training.")
+
+
+def _piece(row: Sequence[strips.Piece], token: int | None) -> strips.Piece | None:
+    """The piece a token is in: tokens that share a character are chosen together."""
+    if token is None:
+        return None
+    return next(piece for piece in row if piece.first <= token <= piece.last)
 
 
 def _scale(store: FeatureStore | None, code: LiveCode) -> Scale:
@@ -152,7 +179,7 @@ def _strongest(
     return sorted(best.items(), key=lambda pair: -_share(scale, *pair))
 
 
-def _options(shell: Shell, view: PromptView, seen, scale: Scale) -> None:
+def _options(shell: Shell, view: PromptView, seen: Active, scale: Scale) -> None:
     active = [f for f, _ in _strongest(seen, scale)]
     if view.feature is not None and view.feature not in active:
         active.insert(0, view.feature)
@@ -165,8 +192,8 @@ def _options(shell: Shell, view: PromptView, seen, scale: Scale) -> None:
 
     left, right = st.columns([1, 2], gap="large", vertical_alignment="bottom")
     left.selectbox(
-        "Colour by", [None, *active], key="prompt.feature", on_change=changed,
-        format_func=lambda f: "strongest feature of each token" if f is None else f"feature {f}",
+        "Colour by", active, index=None, key="prompt.feature", on_change=changed,
+        placeholder="the strongest feature of each token", format_func=lambda f: f"feature {f}",
     )  # fmt: skip
     right.toggle(
         "Hide dense features", key="prompt.dense", on_change=changed,
@@ -175,8 +202,10 @@ def _options(shell: Shell, view: PromptView, seen, scale: Scale) -> None:
     )  # fmt: skip
 
 
-def _strip(shell: Shell, view: PromptView, code: LiveCode, seen, scale: Scale) -> None:
-    """The text, coloured and clickable, with a native chooser beside it."""
+def _strip(
+    shell: Shell, view: PromptView, code: LiveCode, seen: Active, scale: Scale
+) -> list[strips.Piece]:
+    """The text, coloured and clickable, with a native chooser below it; returns its pieces."""
     values, notes = [], {}
     for at, (token, features) in enumerate(zip(code.tokens, seen, strict=True)):
         name = strips.token_text(token.bytes)
@@ -203,36 +232,21 @@ def _strip(shell: Shell, view: PromptView, code: LiveCode, seen, scale: Scale) -
     )))  # fmt: skip
     if masked:
         st.caption("Dotted tokens are left out by the masks of training: no feature is read there.")
-    st.session_state["prompt.token"] = view.token
+    chosen = _piece(row, view.token)
+    st.session_state["prompt.token"] = None if chosen is None else chosen.first
     st.selectbox(
-        "Token", [None, *(piece.first for piece in row)], key="prompt.token",
-        format_func=lambda at: "all tokens" if at is None else _name(row, at),
+        "Token", [piece.first for piece in row], index=None, key="prompt.token",
+        format_func=lambda at: f"{at}  {strips.visible(_piece(row, at).text)}",
+        placeholder="all: click one in the text, or choose",
         on_change=lambda: choose(st.session_state["prompt.token"]),
-        help="Or click a token in the text.",
     )  # fmt: skip
+    return row
 
 
-def _name(row: Sequence[strips.Piece], at: int) -> str:
-    piece = next((piece for piece in row if piece.first <= at <= piece.last), None)
-    return f"{at}" if piece is None else f"{at}  {strips.visible(piece.text)}"
-
-
-def _table(shell: Shell, store, view: PromptView, code: LiveCode, seen, scale: Scale) -> None:
-    """Active features of the chosen token, or of the whole text; a click opens one."""
-    if view.token is not None and view.token >= len(seen):
-        st.error(f"no token {view.token} in this text: it has 0 to {len(seen) - 1}")
-        return
-    if view.token is None:
-        st.markdown("##### Strongest features of the text")
-        rows = _strongest(seen, scale)[:25]
-    else:
-        name = strips.token_text(code.tokens[view.token].bytes)
-        st.markdown(f"##### Features active on token {view.token}")
-        st.caption(f"`{name}`")
-        if not code.tokens[view.token].kept:
-            st.caption("This token is left out by the masks of training.")
-            return
-        rows = seen[view.token]
+def _table(
+    shell: Shell, store: FeatureStore | None, rows: Sequence[tuple[int, float]], scale: Scale, key
+) -> None:
+    """Features with their activations; a click opens one. key: names what they belong to."""
     if not rows:
         st.caption("No feature is active here.")
         return
@@ -240,15 +254,16 @@ def _table(shell: Shell, store, view: PromptView, code: LiveCode, seen, scale: S
     table = pd.DataFrame(
         {
             "feature": [f for f, _ in rows],
-            "label": [x.text if x and x.status == "ok" else None for x in labels],
             "activation": [value for _, value in rows],
             "share": [min(1.0, _share(scale, *pair)) for pair in rows],
             "density": [cards.percent(scale.density.get(f)) for f, _ in rows],
+            "label": [x.text if x and x.status == "ok" else None for x in labels],
         }
     )
     number = st.column_config.NumberColumn
     event = st.dataframe(
-        table, key=f"prompt.table.{view.token}", hide_index=True, placeholder="–",
+        table, key=f"prompt.table.{key}", hide_index=True, placeholder="–",
+        height="content", row_height=32,
         on_select="rerun", selection_mode="single-cell",
         column_config={
             "feature": number(format="%d"),
