@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import math
 import os
 import sys
 
 # name -> (module, argument dataclass, one line of help)
 COMMANDS = {
-    "demo": ("commands.demo", "Demo", "train, evaluate, harvest and score on the demo model; open the app"),
+    "demo": (
+        "commands.demo",
+        "Demo",
+        "train, evaluate, harvest and score on the demo model; open the app",
+    ),
     "train": ("commands.train", "Train", "train a sparse autoencoder on a model's activations"),
     "evaluate": ("commands.evaluate", "Evaluate", "measure it on held-out documents"),
     "harvest": ("commands.harvest", "HarvestArgs", "fill its feature store"),
@@ -21,7 +26,11 @@ COMMANDS = {
     "score": ("commands.score", "ScoreArgs", "score explanations on text they never saw"),
     "app": ("commands.app", "App", "open the browser on a workspace"),
     "lm train": ("commands.lm", "LMTrain", "make the embedded language model"),
-    "serve-model": ("commands.serve_model", "ServeModel", "the app's model worker (starts by itself)"),
+    "serve-model": (
+        "commands.serve_model",
+        "ServeModel",
+        "the app's model worker (starts by itself)",
+    ),
 }
 
 
@@ -35,6 +44,17 @@ def keep_freed_memory() -> None:
         return
     mallopt(M_MMAP_MAX, 0)
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def refuse_odd_numbers(args: object) -> None:
+    """WorkbenchError for nan, infinity, and a seed that no generator takes."""
+    from data.errors import WorkbenchError
+
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise WorkbenchError(f"--{name.replace('_', '-')} {value}: give a finite number")
+        if name == "seed" and not 0 <= value < 2**63:
+            raise WorkbenchError(f"--seed {value}: give a whole number from 0 to 2^63 - 1")
 
 
 def main(argv: list[str]) -> int:
@@ -64,6 +84,7 @@ def main(argv: list[str]) -> int:
     )
     keep_freed_memory()
     try:
+        refuse_odd_numbers(args)
         return command.run(args)
     except (WorkbenchError, Refused) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

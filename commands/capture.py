@@ -39,4 +39,5 @@ def spec_of(training: dict) -> ActivationSpec:
         text_field=training["text_field"],
         tokens=training["corpus_tokens"],
         rule=ContextRule(**training["rule"]),
+        dtype=training["dtype"],
     )

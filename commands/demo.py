@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+PER_DOCUMENT = 16  # contexts of one file at most: tables would crowd out the rest
+
+
 @dataclass(frozen=True)
 class Demo:
     """Train an SAE on the embedded language model, fill its store, score it, open the app."""
@@ -42,6 +45,7 @@ def run(args: Demo) -> int:
         l0=args.l0,
         tokens=args.tokens,
         corpus_tokens=args.corpus_tokens,
+        per_document=PER_DOCUMENT,
         device=args.device,
         seed=args.seed,
         replace=True,
@@ -60,7 +64,10 @@ def run(args: Demo) -> int:
             lambda: harvest.run(harvest.HarvestArgs(**common, device=args.device)),
         )
     if not _scored(workspace, args.name):
-        _step("4/4  explaining with the lexical baseline", lambda: explain.run(explain.Explain(**common)))
+        _step(
+            "4/4  explaining with the lexical baseline",
+            lambda: explain.run(explain.Explain(**common)),
+        )
         _step("     scoring it on text it never saw", lambda: score.run(score.ScoreArgs(**common)))
     print(f"\nready after {time.monotonic() - began:.0f} s")
     if args.no_app or not sys.stdout.isatty():

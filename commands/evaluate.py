@@ -44,22 +44,19 @@ def run(args: Evaluate) -> int:
 
     from commands.capture import capture, spec_of
     from commands.progress import track
-    from data import lm as language_models
     from data.errors import TextError
     from data.workspace import Workspace, publish
+    from interp.engine import join
     from interp.fidelity import Evaluation
-    from sae import formats
 
     workspace = Workspace.open(args.workspace)
     folder = workspace.sae(args.name)
-    sae, config = formats.load(folder)
-    spec = spec_of(config["metadata"]["workbench"])
+    sae, lm, training = join(folder, args.device)
+    spec = spec_of(training)
     if args.text is not None:
-        tokens = int(args.tokens or spec.tokens)
+        tokens = spec.tokens if args.tokens is None else int(args.tokens)
         spec = replace(spec, text=args.text, text_field=args.text_field, tokens=tokens)
-    lm = language_models.load(spec.lm, args.device)
     cache = capture(workspace, lm, spec)
-    formats.check_width(sae, cache.d_in, f"{spec.site} of {spec.lm}")
     if args.text is None:
         split, contexts = "heldout", cache.contexts_where("heldout")
     else:
@@ -69,7 +66,7 @@ def run(args: Evaluate) -> int:
             f"no document of {spec.text!r} is held out (about one in ten is): use a longer text, "
             "or name one with --text"
         )
-    evaluation = Evaluation(sae.to(lm.device), cache, lm, contexts, args.loss_tokens)
+    evaluation = Evaluation(sae, cache, lm, contexts, args.loss_tokens)
     for _ in track(evaluation, "evaluation", lambda step: (step.done, step.total)):
         pass
     result = evaluation.result | {"text": spec.text, "split": split}
@@ -80,7 +77,11 @@ def run(args: Evaluate) -> int:
         print(json.dumps(result))
     else:
         for key, label in LABELS.items():
-            value = result[key]
-            shown = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
-            print(f"{key:>15}  {shown:>10}  {label}")
+            print(f"{key:>15}  {_shown(result[key]):>10}  {label}")
     return 0
+
+
+def _shown(value: float | int | None) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

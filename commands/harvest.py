@@ -26,25 +26,21 @@ def run(args: HarvestArgs) -> int:
 
     from commands.capture import capture, spec_of
     from commands.progress import track
-    from data import lm as language_models
     from data.features_store import write_features
     from data.workspace import Workspace
+    from interp.engine import join
     from interp.harvest import Harvest, HarvestConfig
-    from sae import formats
 
     workspace = Workspace.open(args.workspace)
     folder = workspace.sae(args.name)
-    sae, config = formats.load(folder)
-    training = config["metadata"]["workbench"]
+    options = HarvestConfig(args.top, args.active, args.random, args.seed)
+    sae, lm, training = join(folder, args.device)
     spec = spec_of(training)
     if args.tokens is not None:
         spec = replace(spec, tokens=int(args.tokens))
-    lm = language_models.load(spec.lm, args.device)
     cache = capture(workspace, lm, spec)
-    formats.check_width(sae, cache.d_in, f"{spec.site} of {spec.lm}")
     began = time.monotonic()
-    options = HarvestConfig(args.top, args.active, args.random, args.seed)
-    harvest = Harvest(sae.to(lm.device), cache, lm, options)
+    harvest = Harvest(sae, cache, lm, options)
     for _ in track(
         harvest,
         "harvest",

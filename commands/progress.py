@@ -5,6 +5,7 @@ In:  an iterator of steps and how to read one. Out: the same steps, told to the 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -23,7 +24,7 @@ def track(
     note: Callable[[T], str] = lambda step: "",
 ) -> Iterator[T]:
     """Yields the steps; `position` gives (done, total), `note` a few words beside the bar."""
-    console = Console()
+    console = Console(stderr=True)  # standard output is for results
     if not console.is_terminal:
         yield from _plain(steps, title, position, note)
         return
@@ -57,8 +58,9 @@ def _plain(
         if time.monotonic() - told > PLAIN_EVERY_S:
             told = time.monotonic()
             done, total = position(last)
-            print(f"{title}: {min(done / total, 1):.0%}  {note(last)}", flush=True)
+            share = f"{min(done / total, 1):.0%}"
+            print(f"{title}: {share}  {note(last)}", file=sys.stderr, flush=True)
         yield last
     if last is not None:
         seconds = time.monotonic() - began
-        print(f"{title}: done in {seconds:.1f} s  {note(last)}", flush=True)
+        print(f"{title}: done in {seconds:.1f} s  {note(last)}", file=sys.stderr, flush=True)

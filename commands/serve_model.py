@@ -87,7 +87,11 @@ class Worker:
         if self.engine_sae == sae:
             return {"state": "ready", "detail": f"{sae} is loaded", "seconds": seconds}
         if self.loading == sae:
-            return {"state": "loading", "detail": f"loading {sae} and its model", "seconds": seconds}
+            return {
+                "state": "loading",
+                "detail": f"loading {sae} and its model",
+                "seconds": seconds,
+            }
         if sae in self.failed:
             return {"state": "failed", "detail": self.failed[sae], "seconds": seconds}
         return {"state": "stopped", "detail": f"{sae} is not loaded", "seconds": seconds}

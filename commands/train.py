@@ -13,7 +13,9 @@ class Train:
     name: str  # of the SAE; it becomes workspace/saes/NAME
     lm: str = "demo"  # demo, a model folder, or a hub id
     site: str = "resid_post.2"  # resid_post.L, mlp_out.L, attn_z.L or hook:PATH:input|output
-    text: str = "python:stdlib"  # a file, a folder, hf:NAME[:SPLIT], python:stdlib, python:installed
+    text: str = (
+        "python:stdlib"  # a file, a folder, hf:NAME[:SPLIT], python:stdlib, python:installed
+    )
     text_field: str = "text"  # the column of JSONL, Parquet and hub data sets
     arch: str = "jumprelu"  # architecture
     d_sae: int = 2048  # number of features
@@ -26,6 +28,7 @@ class Train:
     pack: bool = False  # join documents in one context, as the papers do
     chat: bool = False  # wrap each document in the model's chat template
     skip_first: int = 0  # positions after BOS that are left out
+    per_document: int | None = None  # contexts of one document at most, so that none dominates
     device: str = "auto"  # auto, cpu or cuda
     dtype: str = "float32"  # of the language model: float32, bfloat16 or float16
     seed: int = 0
@@ -58,16 +61,14 @@ def run(args: Train) -> int:
         if getattr(args, field) is not None:
             changes[field] = getattr(args, field)
     config = preset(args.preset, **changes)
-    rule = ContextRule(args.context, args.pack, args.chat, args.skip_first)
-    lm = language_models.load(args.lm, args.device, _dtype(args.dtype))
-    shape = SAEConfig(_width(lm, args.site), args.d_sae, args.arch)
+    rule = ContextRule(args.context, args.pack, args.chat, args.skip_first, args.per_document)
+    lm = language_models.load(args.lm, args.device, args.dtype)
+    shape = SAEConfig(lm.width(args.site), args.d_sae, args.arch)
     check_pair(shape, config)
-    corpus = int(args.corpus_tokens or args.tokens)
-    spec = ActivationSpec(args.lm, args.site, args.text, args.text_field, corpus, rule)
+    corpus = int(args.tokens if args.corpus_tokens is None else args.corpus_tokens)
+    spec = ActivationSpec(args.lm, args.site, args.text, args.text_field, corpus, rule, args.dtype)
     cache = capture(workspace, lm, spec)
-    source = ShuffledRows(
-        cache, cache.contexts_where("train", not_use="calibrate"), seed=args.seed
-    )
+    source = ShuffledRows(cache, cache.contexts_where("train", not_use="calibrate"), seed=args.seed)
     calibrate = cache.rows_of(cache.contexts_where("train", use="calibrate"))[:CALIBRATION_ROWS]
     rows = torch.from_numpy(cache.x[calibrate]) if len(calibrate) else None
     with workspace.new_sae(args.name, args.replace) as folder:
@@ -90,23 +91,6 @@ def run(args: Train) -> int:
     return 0
 
 
-def _dtype(name: str):
-    import torch
-
-    from data.errors import ModelError
-
-    if name not in ("float32", "bfloat16", "float16"):
-        raise ModelError(f"--dtype {name!r} is unknown: use float32, bfloat16 or float16")
-    return getattr(torch, name)
-
-
-def _width(lm, site: str) -> int:
-    """d_in of the site: read from one token, for no configuration says it for every site."""
-    import torch
-
-    return lm.capture(torch.tensor([[0]]), [site])[site].shape[-1]
-
-
 def _metadata(args: Train, lm, cache, config, corpus: int) -> dict:
     """What the SAE was made from; other tools read the first part, this program `workbench`."""
     from data.sites import transformer_lens_name
@@ -121,6 +105,7 @@ def _metadata(args: Train, lm, cache, config, corpus: int) -> dict:
         "workbench": {
             "lm": args.lm,
             "lm_weights": lm.fingerprint,
+            "dtype": args.dtype,
             "site": args.site,
             "text": args.text,
             "text_field": args.text_field,

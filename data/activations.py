@@ -238,6 +238,8 @@ class ShuffledRows:
             raise TextError(
                 "no document of this text falls into the training split; use a longer text"
             )
+        if seed < 0:
+            raise TextError(f"--seed {seed} is negative: give 0 or more")
         self.cache, self.contexts, self.seed, self.pool = cache, contexts, seed, pool
         self.lengths = np.diff(cache.context_rows)[contexts]
         self.n_rows = int(self.lengths.sum())

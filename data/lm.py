@@ -24,12 +24,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from data.errors import ModelError, SiteError
-from data.sites import Hook, blocks, locate
+from data.sites import Hook, blocks, final_norm, locate
 
 DEMO = Path(__file__).parent / "demo"
 HUB_TIMEOUT_S = 5.0
 # What the loaders raise for files that are missing, damaged, or need a package that is not there.
 LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
 VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.spm", "tekken.json")
 
 
@@ -52,6 +53,15 @@ def pick_device(name: str) -> str:
     return name
 
 
+@dataclass(frozen=True)
+class Readout:
+    """From the residual stream after the last block to the logits."""
+
+    head: torch.Tensor  # [vocabulary, d_model]
+    scale: torch.Tensor | None  # [d_model] of the final norm; None without one
+    centres: bool  # whether that norm subtracts the mean first (LayerNorm)
+
+
 @dataclass
 class LanguageModel:
     """A causal LM in evaluation mode with its tokenizer."""
@@ -61,6 +71,15 @@ class LanguageModel:
     tokenizer: object
     device: str
     fingerprint: str  # of the weights; part of every cache's name
+
+    @property
+    def dtype(self) -> str:
+        """float32, bfloat16 or float16, as commands spell it."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
+    def width(self, site: str) -> int:
+        """d_in at `site`, read from one token: no configuration says it for every site."""
+        return self.capture(torch.tensor([[0]]), [site])[site].shape[-1]
 
     @property
     def n_layers(self) -> int:
@@ -109,19 +128,21 @@ class LanguageModel:
         with _hooked([(locate(self.model, site), change)], ids.shape):
             return self.logits(ids)
 
-    def unembedding(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The output matrix [vocabulary, d_model] and the final norm's scale [d_model], if any."""
-        head = self.model.get_output_embeddings().weight.detach()
-        for path in ("model.norm", "model.language_model.norm", "transformer.ln_f",
-                     "gpt_neox.final_layer_norm"):  # fmt: skip
-            try:
-                norm = self.model.get_submodule(path)
-            except AttributeError:
-                continue
-            scale = norm.weight.detach()
-            # Gemma's RMSNorm multiplies by (1 + weight).
-            return head, scale + 1 if "Gemma" in type(norm).__name__ else scale
-        return head, None
+    @torch.inference_mode()
+    def readout(self) -> Readout:
+        """What stands between the last block and the logits."""
+        head = self.model.get_output_embeddings().weight
+        norm = final_norm(self.model)
+        if norm is None:
+            return Readout(head, None, False)
+        # Families differ in what they multiply by (Gemma by 1 + weight): what the norm makes of a
+        # vector of ones and of one of both signs tells for all of them.
+        ones = torch.ones(head.shape[1], dtype=head.dtype, device=head.device)
+        signs = ones.clone()
+        signs[1::2] = -1
+        scale = (norm(signs) - norm(-signs)) / 2 * signs
+        kept = (norm(ones) - norm(-ones)).norm() / 2
+        return Readout(head, scale, bool(kept < 0.1 * scale.norm()))
 
 
 @contextmanager
@@ -190,10 +211,12 @@ def _checked(seen: object, hook: Hook, shape: Sequence[int]) -> torch.Tensor:
 def load(
     name: str,
     device: str = "auto",
-    dtype: torch.dtype = torch.float32,
+    dtype: str = "float32",
     revision: str | None = None,
 ) -> LanguageModel:
     """Loads `demo`, a model folder or a hub id. ModelError says what is missing, at once."""
+    if dtype not in DTYPES:
+        raise ModelError(f"--dtype {dtype!r} is unknown: use {', '.join(DTYPES)}")
     path = _resolve(name, revision)
     device = pick_device(device)
     transformers_logging.disable_progress_bar()
@@ -201,7 +224,7 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
         # dtype must be said: the loader otherwise keeps the checkpoint's own.
         model, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, revision=revision, output_loading_info=True
+            path, dtype=DTYPES[dtype], revision=revision, output_loading_info=True
         )
     except LOADING_ERRORS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -221,6 +244,18 @@ def load(
         )
     model.eval().requires_grad_(False).to(device)
     return LanguageModel(name, model, tokenizer, device, _fingerprint(path, model))
+
+
+def load_again(name: str, weights: str, dtype: str, device: str) -> LanguageModel:
+    """The model `load` returned earlier with that fingerprint; ModelError if its weights changed."""
+    is_commit = re.fullmatch("[0-9a-f]{40}", weights) is not None  # of a hub model
+    lm = load(name, device, dtype, revision=weights if is_commit else None)
+    if lm.fingerprint != weights:
+        raise ModelError(
+            f"{name!r} has other weights or another tokenizer now than when the SAE was trained on "
+            "it: bring the old model back, or train again"
+        )
+    return lm
 
 
 def _resolve(name: str, revision: str | None) -> str:

@@ -34,9 +34,7 @@ BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 
 # Words with at most one leading mark (`.join`, ` self`), numbers of up to three digits, runs of
 # punctuation with their line end, indentation. After the pre-tokenisation of cl100k (OpenAI).
-WORDS = (
-    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 @dataclass(frozen=True)

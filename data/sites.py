@@ -22,6 +22,9 @@ KINDS = ("resid_post", "mlp_out", "attn_z")
 # Where families keep their list of blocks, and their parts inside a block.
 BLOCKS = ("model.layers", "model.language_model.layers", "transformer.h", "gpt_neox.layers")
 OUTPUT_PROJECTIONS = ("self_attn.o_proj", "attn.c_proj", "attention.dense", "self_attn.dense")
+FINAL_NORMS = (
+    "model.norm", "model.language_model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm",
+)  # fmt: skip
 # Gemma 2 and 3 normalise the MLP's output before they add it to the stream.
 MLP_OUTPUTS = ("post_feedforward_layernorm", "mlp")
 
@@ -52,6 +55,11 @@ def blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
         f"{type(model).__name__} keeps its blocks at none of {', '.join(BLOCKS)}: "
         "name the module itself, as hook:PATH:output"
     )
+
+
+def final_norm(model: nn.Module) -> nn.Module | None:
+    """The norm between the last block and the output matrix; None where it is not known."""
+    return next((m for path in FINAL_NORMS if (m := _child(model, path)) is not None), None)
 
 
 def locate(model: nn.Module, site: str) -> Hook:
@@ -92,6 +100,21 @@ def _named_module(model: nn.Module, site: str) -> Hook:
     if side not in ("input", "output"):
         raise SiteError(f"{site!r} names no side: write hook:{path}:input or hook:{path}:output")
     return Hook(module, path, side)
+
+
+def named_site(model: nn.Module, site: str) -> str | None:
+    """The site of KINDS that `site` is, spelt so or as hook:PATH:side; None if it is none."""
+    if not site.startswith("hook:"):
+        return site
+    wanted = _named_module(model, site)
+    layer = re.search(r"\.(\d+)(\.|$)", wanted.path)
+    for kind in KINDS if layer else ():
+        try:
+            if locate(model, f"{kind}.{layer[1]}") == wanted:
+                return f"{kind}.{layer[1]}"
+        except SiteError:  # a family whose parts have other names
+            continue
+    return None
 
 
 def transformer_lens_name(site: str) -> str:

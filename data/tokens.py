@@ -27,6 +27,7 @@ class ContextRule:
     pack: bool = False  # documents joined by BOS in one context, as the papers do
     chat: bool = False  # each document as a user's message of the model's chat template
     skip_first: int = 0  # positions after the prefix that are masked too
+    per_document: int | None = None  # contexts of one document at most; None: all of it
 
     def __post_init__(self) -> None:
         if self.context < 8:
@@ -35,6 +36,8 @@ class ContextRule:
             raise TextError(
                 f"--skip-first {self.skip_first} leaves nothing of {self.context} tokens"
             )
+        if self.per_document is not None and self.per_document < 1:
+            raise TextError(f"--per-document {self.per_document}: give 1 or more, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -139,12 +142,15 @@ class ContextMaker:
 
     def _tokenised(self, documents: Iterable[Document]) -> Iterator[tuple[int, np.ndarray]]:
         waiting: list[Document] = []
+        contexts, room = self.rule.per_document, self.rule.context - len(self.prefix)
+        longest = None if contexts is None else contexts * room
 
         def flush() -> Iterator[tuple[int, np.ndarray]]:
             encoded = self.tokenizer(
                 [d.text for d in waiting], add_special_tokens=False, verbose=False
             )
             for document, ids in zip(waiting, encoded["input_ids"], strict=True):
+                ids = ids[:longest]
                 minimum = min_hash(document.text)
                 number = len(self.documents)
                 row = DocumentRow(

@@ -21,6 +21,11 @@ from data.tokens import ContextBatch, ContextRule, MaskRule, prefix_of, token_by
 from sae import formats
 from sae.models import SAE
 
+# What a saved SAE must say of its making, under metadata.workbench.
+RECORDED = (
+    "lm", "lm_weights", "dtype", "site", "text", "text_field", "corpus_tokens", "rule", "mask",
+)  # fmt: skip
+
 
 @dataclass
 class Engine:
@@ -67,18 +72,26 @@ class Engine:
         return LiveCode(tuple(result), truncated, 1000 * (time.perf_counter() - began))
 
 
+def join(folder: Path, device: str = "auto") -> tuple[SAE, LanguageModel, dict]:
+    """The SAE in `folder`, the model it was trained on, and what `train` recorded of both.
+
+    The SAE works in float32 whatever it is stored in. Raises Refused for a damaged SAE, ModelError
+    for one trained elsewhere, or whose model is gone, has changed, or has another width.
+    """
+    sae, config = formats.load(folder)
+    made = (config.get("metadata") or {}).get("workbench") or {}
+    missing = [key for key in RECORDED if key not in made]
+    if missing:
+        raise ModelError(
+            f"{folder} does not record its {', '.join(missing)}: train it again with this program"
+        )
+    lm = language_models.load_again(made["lm"], made["lm_weights"], made["dtype"], device)
+    formats.check_width(sae, lm.width(made["site"]), f"{made['site']} of {made['lm']}")
+    return sae.float().to(lm.device), lm, made
+
+
 def open_engine(folder: Path, device: str = "auto") -> Engine:
     """Joins the SAE in `folder` with the model its configuration names."""
-    sae, config = formats.load(folder)
-    metadata = config.get("metadata") or {}
-    training = metadata.get("workbench")
-    if not training:
-        raise ModelError(f"{folder} does not say which model and site it was trained on")
-    lm = language_models.load(training["lm"], device=device)
-    d_in = lm.capture(torch.tensor([[0]]), [training["site"]])[training["site"]].shape[-1]
-    formats.check_width(sae, d_in, f"{training['site']} of {training['lm']}")
-    mask = dict(training["mask"])
-    mask["special"] = tuple(mask["special"])
-    return Engine(
-        lm, sae.to(lm.device), training["site"], ContextRule(**training["rule"]), MaskRule(**mask)
-    )
+    sae, lm, made = join(folder, device)
+    mask = {**made["mask"], "special": tuple(made["mask"]["special"])}
+    return Engine(lm, sae, made["site"], ContextRule(**made["rule"]), MaskRule(**mask))

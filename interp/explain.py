@@ -28,7 +28,7 @@ def window_around(example: Example, width: int = WINDOW) -> Example:
 
 
 def disjoint_windows(examples: Iterable[Example], width: int = WINDOW) -> list[Example]:
-    """Windows of the examples, leaving out any that overlaps an earlier one: a token counts once."""
+    """Windows of the examples without those that overlap an earlier one: a token counts once."""
     kept: list[Example] = []
     taken: dict[int, list[int]] = {}
     for example in examples:

@@ -5,7 +5,7 @@ Out: the metrics every evaluation reports, defined in docs/METHODS.md.
 
 Splice: at positions the masks keep, the activation is replaced by x_hat (the SAE's error is
 dropped); prefix, special and high-norm positions keep the original. Loss and KL are averaged over
-kept positions whose next token belongs to the same document.
+kept positions whose next token is a kept token of the same document.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Evaluation:
             metrics.update(x, self.sae.decode(f), f)
             yield FidelityStep(min(start + BATCH_ROWS, len(rows)), total)
         sums = np.zeros(5)
-        vocabulary = self.lm.unembedding()[0].shape[0]
+        vocabulary = self.lm.readout().head.shape[0]
         at_once = max(LOGITS_AT_ONCE // (vocabulary * self.cache.ids.shape[1]), 1)
         for start in range(0, len(self.loss_contexts), at_once):
             batch = self.loss_contexts[start : start + at_once]
@@ -119,12 +119,18 @@ class Evaluation:
 
 def loss_metrics(
     n: float, original: float, spliced: float, zeroed: float, kl: float
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Delta LM loss (nats a token), loss recovered against zero ablation, KL (Rajamanoharan et
-    al. 2024, Gated SAEs, eq. 5; Lieberum et al. 2024, Gemma Scope, 4.1)."""
+    al. 2024, Gated SAEs, eq. 5; Lieberum et al. 2024, Gemma Scope, 4.1), from sums over n tokens.
+
+    None where undefined: without a scored token, or where zero ablation changes nothing.
+    """
+    if n == 0:
+        return dict.fromkeys(("ce", "delta_loss", "loss_recovered", "kl"))
+    lost, ablated = float(spliced - original), float(zeroed - original)
     return {
-        "ce": original / n,
-        "delta_loss": (spliced - original) / n,
-        "loss_recovered": 1.0 - (spliced - original) / (zeroed - original),
-        "kl": kl / n,
+        "ce": float(original / n),
+        "delta_loss": float(lost / n),
+        "loss_recovered": 1.0 - lost / ablated if ablated != 0 else None,
+        "kl": float(kl / n),
     }

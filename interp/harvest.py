@@ -19,6 +19,7 @@ import pyarrow as pa
 import torch
 
 from data.activations import ActivationCache
+from data.errors import WorkbenchError
 from data.lm import LanguageModel
 from data.text import mix64
 from data.tokens import token_bytes
@@ -28,6 +29,7 @@ from interp.stats import StreamingStats, in_pre_sample, token_hash
 from sae.models import SAE
 from sae.sparse import encode_sparse
 
+SCALE_ROWS = 4_096  # rows whose mean square sets the scale of the histograms
 BATCH = 4_096  # rows encoded at once
 CHUNK = 65_536  # rows whose entries are merged at once, at most
 
@@ -40,6 +42,12 @@ class HarvestConfig:
     active: int = 20
     random: int = 10
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("top", "active", "random", "seed"):
+            number = getattr(self, name)
+            if not 0 <= number < 2**63:
+                raise WorkbenchError(f"--{name} {number}: give a whole number from 0 on")
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ class Harvest:
     ) -> None:
         self.sae, self.cache, self.lm, self.config = sae, cache, lm, config
         d_sae = sae.threshold.shape[0]
-        scale = float(np.sqrt((np.asarray(cache.x[:BATCH], dtype=np.float64) ** 2).sum(1).mean()))
+        first = np.asarray(cache.x[:SCALE_ROWS], dtype=np.float64)
+        scale = float(np.sqrt((first**2).sum(1).mean()))
         theta = sae.threshold.detach().cpu().numpy()
         pre_unit = np.where(theta > 0, theta, scale)
         self.stats = StreamingStats(d_sae, scale, pre_unit)
@@ -159,7 +168,9 @@ class Harvest:
         n = len(order)
         self.start, self.length, self.peak = (np.zeros(n, dtype=np.int64) for _ in range(3))
         self.value = np.zeros(n, dtype=np.float32)
-        self.cut_order, self.cuts = order, []  # (counts, indices, values) context by context
+        # (counts, indices, values) context by context; the first, empty one stands for no example
+        self.cut_order = order
+        self.cuts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
         bounds = np.flatnonzero(np.diff(context[order], prepend=-1, append=-2))
         for number, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
             self._cut(order[a:b], int(context[order[a]]), *weights)

@@ -17,7 +17,8 @@ class BestPerFeature:
 
     def __init__(self, d_sae: int, k: int, one_per_document: bool) -> None:
         self.d_sae, self.k, self.one_per_document = d_sae, k, one_per_document
-        self.bound = np.full(d_sae, np.inf)  # score of the k-th kept entry
+        # Score of the k-th kept entry: what is above it cannot enter.
+        self.bound = np.full(d_sae, np.inf if k > 0 else -np.inf)
         self.feature = np.empty(0, dtype=np.int64)
         self.score = np.empty(0, dtype=np.float64)
         self.tie = np.empty(0, dtype=np.uint64)
@@ -45,7 +46,7 @@ class BestPerFeature:
         merged = self._first_of_groups(merged, by_document=False, at_most=self.k)
         self.feature, self.score, self.tie, self.doc, self.row = merged
         counts = np.bincount(self.feature, minlength=self.d_sae)
-        full = counts >= self.k
+        full = counts >= max(self.k, 1)
         last = np.cumsum(counts) - 1
         self.bound[full] = self.score[last[full]]
 

@@ -29,7 +29,7 @@ def _r(s: np.ndarray) -> float | None:
     # Relative to the sums: what is left of a constant vector is rounding.
     if n < 2 or vx <= 1e-12 * n * sxx or vy <= 1e-12 * n * syy:
         return None
-    return float((n * sxy - sx * sy) / np.sqrt(vx * vy))
+    return float(np.clip((n * sxy - sx * sy) / np.sqrt(vx * vy), -1.0, 1.0))
 
 
 def correlation_with_interval(

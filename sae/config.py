@@ -58,9 +58,9 @@ class TrainConfig:
     l0_coefficient: float | None = None  # lambda of lambda * L0; with control "lambda"
     control: Literal["lambda", "shift"] = "shift"  # what steers L0: a price, or theta itself
     start: Literal["paper", "calibrated"] = "calibrated"  # weights and theta at step 0
-    lr: float = 1e-2  # Adam's step for weights and biases
+    lr: float = 7e-3  # Adam's step for weights and biases
     theta_lr: float = 1e-2  # Adam's step for theta (for its log where log_theta)
-    betas: tuple[float, float] = (0.9, 0.99)  # Adam's; .999 remembers too long for 1,000 steps
+    betas: tuple[float, float] = (0.9, 0.999)  # Adam's
     adam_eps: float = 1e-8  # Adam's
     warmup: int = 50  # steps over which lr rises
     warmup_shape: Literal["linear", "cosine"] = "linear"  # from 0, or by a cosine from .1 lr

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tokenizers import (
     Tokenizer,
@@ -30,7 +31,9 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from data.activations import ActivationCache, ActivationSpec, build_cache
 from data.lm import LanguageModel
+from data.tokens import ContextRule
 from sae.models import JumpReLUSAE
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
@@ -43,6 +46,15 @@ WORDS = (
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<user> {{ message['content'] }} <end>{% endfor %}"
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """For tensors this small a second thread only waits, five times as long on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def sentences(n: int, seed: int = 0, words: int = 30) -> list[str]:
@@ -169,6 +181,21 @@ def write_texts(folder: Path, texts: list[str]) -> Path:
 def write_jsonl(path: Path, texts: list[str], field: str = "text") -> Path:
     path.write_text("".join(json.dumps({field: text}) + "\n" for text in texts), encoding="utf-8")
     return path
+
+
+def cache(
+    folder: Path, lm: LanguageModel, texts: list[str], site: str = "resid_post.1", **options
+) -> ActivationCache:
+    """The activations of `texts`, all of them, in contexts of 16; options: those of ContextRule,
+    and `batch`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = write_jsonl(folder / "text.jsonl", texts)
+    batch = options.pop("batch", 8)
+    rule = ContextRule(**{"context": 16, **options})
+    spec = ActivationSpec(lm.name, site, str(source), "text", 10**9, rule)
+    for _ in build_cache(folder, lm, spec, batch):
+        pass
+    return ActivationCache(folder)
 
 
 def random_sae(x: np.ndarray, d_sae: int, share: float = 0.1, seed: int = 0) -> JumpReLUSAE:

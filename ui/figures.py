@@ -4,6 +4,9 @@ In:  rows of train.jsonl, arrays of feature statistics, histogram counts.
 Out: figures with transparent backgrounds and no theme of their own, so that the page's light or
      dark theme supplies ink and type. Two hues: blue for what is measured, orange for activation;
      grey for references. Every axis is titled, with its unit.
+
+Traces and layout are built as plain dictionaries and handed to Plotly once: changing a figure that
+exists costs ten times as much, and pages must draw quickly.
 """
 
 from __future__ import annotations
@@ -17,66 +20,103 @@ BLUE = "#4a8fd6"
 ORANGE = "#e66400"
 GREY = "rgba(128,128,128,.55)"
 FAINT = "rgba(128,128,128,.16)"
+CLEAR = "rgba(0,0,0,0)"
 SCATTER_LIMIT = 20_000  # points a browser draws without stutter
 
 
-def _base(
-    x: str, y: str, height: int, log_x: bool = False, log_y: bool = False, legend: bool = False
-) -> go.Figure:
-    """An empty figure in the house style. x, y: axis titles."""
-    figure = go.Figure()
-    axis = dict(gridcolor=FAINT, zeroline=False, ticks="outside", ticklen=3, tickcolor=FAINT)
-    figure.update_layout(
-        height=height,
-        margin=dict(l=8, r=10, t=12, b=8),
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        bargap=0,
-        showlegend=legend,
-        legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom", title=None),
-        hoverlabel=dict(font_size=12),
-        font=dict(size=12),
-    )
-    figure.update_xaxes(title=dict(text=x, font_size=12), automargin=True, **axis)
-    figure.update_yaxes(title=dict(text=y, font_size=12), automargin=True, **axis)
-    if log_x:
-        figure.update_xaxes(type="log", exponentformat="power")
-    if log_y:
-        figure.update_yaxes(type="log", exponentformat="power")
-    return figure
+def _layout(
+    x: str, y: str, height: int, log_x: bool = False, log_y: bool = False, top: int = 12
+) -> dict:
+    """The house style. x, y: axis titles; top: margin above the plot in pixels."""
+
+    def axis(title: str, log: bool) -> dict:
+        common = {"gridcolor": FAINT, "zeroline": False, "automargin": True}
+        kind = {"type": "log", "exponentformat": "power"} if log else {}
+        return {"title": {"text": title, "font": {"size": 12}}, **common, **kind}
+
+    return {
+        "height": height,
+        "margin": {"l": 8, "r": 10, "t": top, "b": 8},
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "bargap": 0,
+        "showlegend": False,
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "font": {"size": 12},
+        "xaxis": axis(x, log_x),
+        "yaxis": axis(y, log_y),
+        "shapes": [],
+        "annotations": [],
+    }
 
 
-def _line_at(
-    figure: go.Figure, x: float, text: str, colour: str = GREY, side: str = "right"
-) -> None:
+def _vertical(layout: dict, x: float, text: str, colour: str = GREY, side: str = "right") -> None:
     """A labelled vertical reference line; x in data units, the label to its `side`."""
-    figure.add_vline(x=x, line=dict(color=colour, width=1.5, dash="dot"))
-    is_log = figure.layout.xaxis.type == "log"
-    figure.add_annotation(
-        x=float(np.log10(x)) if is_log else x,  # Plotly takes exponents here, but values above
-        y=1.0,
-        yref="paper",
-        text=text,
-        showarrow=False,
-        font_size=11,
-        opacity=0.85,
-        xanchor="left" if side == "right" else "right",
-        yanchor="bottom",
+    line = {"color": colour, "width": 1.5, "dash": "dot"}
+    place = {"x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "y domain"}
+    layout["shapes"].append({"type": "line", "line": line, **place})
+    is_log = layout["xaxis"].get("type") == "log"
+    layout["annotations"].append(
+        {
+            "x": float(np.log10(x)) if is_log else x,  # an exponent here, a value in the line
+            "y": 1.0,
+            "yref": "y domain",
+            "text": text,
+            "showarrow": False,
+            "font": {"size": 11},
+            "opacity": 0.85,
+            "xanchor": "left" if side == "right" else "right",
+            "yanchor": "bottom",
+        }
     )
 
 
-def _log_ticks(figure: go.Figure, axis: str, values: Sequence[float | None]) -> None:
-    """Ticks of a log axis: decades, or 1-2-5 written out where there are less than two.
+def _horizontal(layout: dict, y: float, text: str) -> None:
+    """A labelled horizontal reference line; y in data units of a linear axis."""
+    line = {"color": ORANGE, "width": 1.3, "dash": "dot"}
+    place = {"x0": 0, "x1": 1, "xref": "x domain", "y0": y, "y1": y}
+    layout["shapes"].append({"type": "line", "line": line, **place})
+    layout["annotations"].append(
+        {
+            "x": 1,
+            "xref": "x domain",
+            "y": y,
+            "text": text,
+            "showarrow": False,
+            "font": {"size": 11},
+            "opacity": 0.85,
+            "xanchor": "right",
+            "yanchor": "bottom",
+        }
+    )
 
-    axis: "xaxis" | "yaxis"; values: what is drawn along it.
-    """
+
+def _log_ticks(axis: dict, values: Sequence[float | None]) -> None:
+    """Ticks of a log axis: decades, or 1-2-5 written out where there are less than two."""
     positive = [float(value) for value in values if value is not None and value > 0]
     if not positive or max(positive) / min(positive) > 60:
-        figure.update_layout({axis: {"dtick": 1}})
+        axis["dtick"] = 1
         return
     low, high = np.floor(np.log10(min(positive))), np.ceil(np.log10(max(positive)))
     ticks = [m * 10.0**k for k in range(int(low), int(high) + 1) for m in (1, 2, 5)]
-    figure.update_layout({axis: {"tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}})
+    axis["tickvals"], axis["ticktext"] = ticks, [f"{tick:g}" for tick in ticks]
+
+
+def _bars(
+    left: np.ndarray, right: np.ndarray, counts: Sequence[int], colours: Sequence[str], hover: str
+) -> dict:
+    """Bars between bin edges; empty bins are dropped, so a log axis never sees a zero."""
+    kept = np.asarray(counts) > 0
+    left, right = left[kept], right[kept]
+    return {
+        "type": "bar",
+        "x": (left + right) / 2,
+        "width": right - left,
+        "y": np.asarray(counts)[kept],
+        "marker": {"color": list(np.asarray(colours)[kept]), "line": {"width": 0}},
+        "customdata": [f"{a:.3g}–{b:.3g}" for a, b in zip(left, right, strict=True)],
+        "hovertemplate": hover + "<extra></extra>",
+    }
 
 
 def curves(
@@ -92,77 +132,48 @@ def curves(
     series: column -> name in the legend. target: a horizontal reference in the unit of y.
     Missing values leave gaps.
     """
-    figure = _base("training tokens", y, height, log_y=log_y, legend=len(series) > 1)
-    drawn = False
+    traces = []
     for colour, (column, name) in zip((BLUE, ORANGE, GREY), series.items(), strict=False):
         values = [row.get(column) for row in rows]
-        if all(value is None for value in values):
-            continue
-        drawn = True
-        figure.add_scatter(
-            x=[row.get("tokens") for row in rows],
-            y=values,
-            name=name,
-            mode="lines",
-            line=dict(color=colour, width=1.8),
-            hovertemplate=f"%{{x:,}} tokens<br>{name} %{{y:.4g}}<extra></extra>",
-        )
-    if not drawn:
+        if any(value is not None for value in values):
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines",
+                    "x": [row.get("tokens") for row in rows],
+                    "y": values,
+                    "name": name,
+                    "line": {"color": colour, "width": 1.8},
+                    "hovertemplate": f"%{{x:,}} tokens<br>{name} %{{y:.4g}}<extra></extra>",
+                }
+            )
+    if not traces:
         return None
+    layout = _layout("training tokens", y, height, log_y=log_y)
+    layout["showlegend"] = len(series) > 1
     if log_y:
-        values = [row.get(column) for row in rows for column in series]
-        _log_ticks(figure, "yaxis", values)
+        _log_ticks(layout["yaxis"], [value for trace in traces for value in trace["y"]])
     if target is not None:
-        figure.add_hline(
-            y=target,
-            line=dict(color=ORANGE, width=1.3, dash="dot"),
-            annotation=dict(text=f"target {target:g}", font_size=11),
-            annotation_position="top right",
-        )
-    return figure
+        _horizontal(layout, target, f"target {target:g}")
+    return go.Figure(traces, layout)
 
 
 def density_histogram(density: np.ndarray, height: int = 300) -> go.Figure:
     """Features per bin of log10 density; features that never fire are left out. density [d_sae]."""
-    alive = density[density > 0]
-    figure = _base("density: share of tokens on which a feature is active", "features", height)
-    figure.update_xaxes(type="log", exponentformat="power", dtick=1)
-    if alive.size:
-        low, high = np.floor(np.log10(alive.min())), 0.0
-        edges = np.linspace(low, high, int(max(1, (high - low) * 8)) + 1)
-        counts, _ = np.histogram(np.log10(alive), bins=edges)
-        left, right = 10 ** edges[:-1], 10 ** edges[1:]
-        _bars(figure, left, right, counts, BLUE, "density %{customdata}<br>%{y:,} features")
+    title = "density: share of tokens on which a feature is active"
+    layout = _layout(title, "features", height, log_x=True, top=24)
+    layout["xaxis"]["dtick"] = 1
     for share, text in ((0.01, "1 %"), (0.1, "10 %")):
-        _line_at(figure, share, text)
-    figure.update_layout(margin_t=24)
-    return figure
-
-
-def _bars(
-    figure: go.Figure,
-    left: np.ndarray,
-    right: np.ndarray,
-    counts: np.ndarray,
-    colour: str | list[str],
-    hover: str,
-    digits: int = 3,
-) -> None:
-    """Bars between bin edges; empty bins are dropped, so a log axis never sees a zero."""
-    kept = np.asarray(counts) > 0
-    left, right, counts = np.asarray(left)[kept], np.asarray(right)[kept], np.asarray(counts)[kept]
-    if figure.layout.yaxis.type == "log":
-        _log_ticks(figure, "yaxis", counts)
-    if isinstance(colour, list):
-        colour = [c for c, keep in zip(colour, kept, strict=True) if keep]
-    figure.add_bar(
-        x=(left + right) / 2,
-        width=right - left,
-        y=counts,
-        marker=dict(color=colour, line_width=0),
-        customdata=[f"{a:.{digits}g}–{b:.{digits}g}" for a, b in zip(left, right, strict=True)],
-        hovertemplate=hover + "<extra></extra>",
-    )
+        _vertical(layout, share, text)
+    alive = density[density > 0]
+    if not alive.size:
+        return go.Figure([], layout)
+    low = min(np.floor(np.log10(alive.min())), -1)
+    edges = np.linspace(low, 0, int(-low * 8) + 1)
+    counts, _ = np.histogram(np.log10(alive), bins=edges)
+    hover = "density %{customdata}<br>%{y:,} features"
+    bars = _bars(10 ** edges[:-1], 10 ** edges[1:], counts, [BLUE] * len(counts), hover)
+    return go.Figure([bars], layout)
 
 
 def density_max(
@@ -173,39 +184,44 @@ def density_max(
     All arrays [d_sae]; `customdata` of a point is its feature number. Of more than 20,000 features
     every n-th is drawn.
     """
-    figure = _base("density", "largest activation", height, log_x=True, log_y=True)
-    figure.update_xaxes(dtick=1)
     shown = np.flatnonzero((density > 0) & (maximum > 0))
-    _log_ticks(figure, "yaxis", maximum[shown])
     shown = shown[:: max(1, -(-shown.size // SCATTER_LIMIT))]
-    figure.add_scattergl(
-        x=density[shown],
-        y=maximum[shown],
-        customdata=feature[shown],
-        mode="markers",
-        marker=dict(color=BLUE, size=4, opacity=0.45),
-        hovertemplate="feature %{customdata}<br>density %{x:.3g}<br>max %{y:.3g}<extra></extra>",
-    )
-    return figure
+    layout = _layout("density", "largest activation", height, log_x=True, log_y=True, top=24)
+    layout["xaxis"]["dtick"] = 1
+    _log_ticks(layout["yaxis"], maximum[shown])
+    points = {
+        "type": "scattergl",
+        "mode": "markers",
+        "x": density[shown],
+        "y": maximum[shown],
+        "customdata": feature[shown],
+        "marker": {"color": BLUE, "size": 4, "opacity": 0.45},
+        "hovertemplate": "feature %{customdata}<br>density %{x:.3g}<br>max %{y:.3g}<extra></extra>",
+    }
+    return go.Figure([points], layout)
 
 
 def frontier(rows: Sequence[Mapping], chosen: str, height: int = 300) -> go.Figure:
     """SAEs as points, L0 over explained variance. rows: at least one {"name", "l0", "fve"}."""
-    figure = _base("L0: active features per token", "explained variance (FVE)", height)
+    layout = _layout("L0: active features per token", "explained variance (FVE)", height)
     middle = (min(row["l0"] for row in rows) + max(row["l0"] for row in rows)) / 2
+    traces = []
     for row in rows:
         here = row["name"] == chosen
-        figure.add_scatter(
-            x=[row["l0"]],
-            y=[row["fve"]],
-            mode="markers+text",
-            text=[row["name"]],
-            textposition="middle right" if row["l0"] <= middle else "middle left",
-            cliponaxis=False,
-            marker=dict(color=ORANGE if here else BLUE, size=11 if here else 8),
-            hovertemplate=f"{row['name']}<br>L0 %{{x:.1f}}<br>FVE %{{y:.3f}}<extra></extra>",
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers+text",
+                "x": [row["l0"]],
+                "y": [row["fve"]],
+                "text": [row["name"]],
+                "textposition": "middle right" if row["l0"] <= middle else "middle left",
+                "cliponaxis": False,
+                "marker": {"color": ORANGE if here else BLUE, "size": 11 if here else 8},
+                "hovertemplate": "%{text}<br>L0 %{x:.1f}<br>FVE %{y:.3f}<extra></extra>",
+            }
         )
-    return figure
+    return go.Figure(traces, layout)
 
 
 def _with_ends(edges: Sequence[float], ratio: float, step: float) -> tuple[np.ndarray, np.ndarray]:
@@ -229,16 +245,17 @@ def activation_histogram(
     edges [n] rising, all positive; counts [n + 1], the first below edges[0], the last beyond
     edges[-1].
     """
-    figure = _base("activation (log scale)", "tokens", height, log_x=True, log_y=True)
+    layout = _layout("activation (log scale)", "tokens", height, log_x=True, log_y=True, top=24)
     left, right = _with_ends(edges, ratio=edges[1] / edges[0], step=0.0)
-    _bars(figure, left, right, counts, ORANGE, "activation %{customdata}<br>%{y:,} tokens")
-    _log_ticks(figure, "xaxis", figure.data[0].x)
+    hover = "activation %{customdata}<br>%{y:,} tokens"
+    bars = _bars(left, right, counts, [ORANGE] * len(left), hover)
+    _log_ticks(layout["xaxis"], bars["x"])
+    _log_ticks(layout["yaxis"], counts)
     if mean:
-        _line_at(figure, mean, f"mean {mean:.3g}", side="left")
+        _vertical(layout, mean, f"mean {mean:.3g}", side="left")
     if maximum:
-        _line_at(figure, maximum, f"max {maximum:.3g}", side="left")
-    figure.update_layout(margin_t=24)
-    return figure
+        _vertical(layout, maximum, f"max {maximum:.3g}", side="left")
+    return go.Figure([bars], layout)
 
 
 def pre_histogram(
@@ -252,10 +269,10 @@ def pre_histogram(
     line = 1.0 if theta > 0 else 0.0
     unit = " × θ" if theta > 0 else ""
     title = "pre-activation, in thresholds θ" if theta > 0 else "pre-activation, in units of ‖x‖"
-    figure = _base(title, "sampled tokens", height, log_y=True)
+    layout = _layout(title, "sampled tokens", height, log_y=True, top=24)
     left, right = _with_ends(edges, ratio=1.0, step=edges[1] - edges[0])
-    colours = [ORANGE if (a + b) / 2 > line else GREY for a, b in zip(left, right, strict=True)]
-    _bars(figure, left, right, counts, colours, f"%{{customdata}}{unit}<br>%{{y:,}} tokens")
-    _line_at(figure, line, f"θ = {theta:.3g}" if theta > 0 else "0", ORANGE)
-    figure.update_layout(margin_t=24)
-    return figure
+    colours = np.where((left + right) / 2 > line, ORANGE, GREY)
+    bars = _bars(left, right, counts, colours, f"%{{customdata}}{unit}<br>%{{y:,}} tokens")
+    _log_ticks(layout["yaxis"], counts)
+    _vertical(layout, line, f"θ = {theta:.3g}" if theta > 0 else "0", ORANGE)
+    return go.Figure([bars], layout)

@@ -198,7 +198,9 @@ def test_names_that_other_tools_use():
 def test_unembedding_is_what_the_model_does_after_its_last_block(family):
     """Final norm without its division and bias, then the output matrix."""
     lm = tiny.language_model(family)
-    head, scale = lm.unembedding()
+    readout = lm.readout()
+    head, scale = readout.head, readout.scale.double()
+    assert readout.centres == (family in ("gpt2", "gpt_neox"))
     last = lm.capture(IDS, ["resid_post.2"])["resid_post.2"].double()
     if family in ("gpt2", "gpt_neox"):  # LayerNorm
         norm = lm.model.transformer.ln_f if family == "gpt2" else lm.model.gpt_neox.final_layer_norm
@@ -229,7 +231,8 @@ def test_a_folder_loads_in_float32_whatever_it_was_saved_in(tmp_path):
         assert torch.equal(a, b)
     assert loaded.n_layers == tiny.LAYERS and loaded.context_limit == tiny.LIMIT
     assert loaded.name == str(folder) and not loaded.model.training
-    half = language_models.load(str(folder), device="cpu", dtype=torch.bfloat16)
+    half = language_models.load(str(folder), device="cpu", dtype="bfloat16")
+    assert half.dtype == "bfloat16" and loaded.dtype == "float32"
     assert {p.dtype for p in half.model.parameters()} == {torch.bfloat16}
 
 

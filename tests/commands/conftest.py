@@ -1,0 +1,3 @@
+"""One thread for tiny tensors."""
+
+from tests.tiny import one_thread  # noqa: F401
