@@ -11,9 +11,9 @@
 .PHONY: demo test soak lint bench peers
 .DELETE_ON_ERROR:
 
-PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13 python3.14 python; do \
+PYTHON = $(shell for p in python3.11 python3 python3.12 python3.13 python3.14 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 
 demo: .venv/installed
 	.venv/bin/python run.py demo $(ARGS)

@@ -247,7 +247,7 @@ def load(
 
 
 def load_again(name: str, weights: str, dtype: str, device: str) -> LanguageModel:
-    """The model `load` returned earlier with that fingerprint; ModelError if its weights changed."""
+    """The model that `load` gave that fingerprint; ModelError if its weights have changed."""
     is_commit = re.fullmatch("[0-9a-f]{40}", weights) is not None  # of a hub model
     lm = load(name, device, dtype, revision=weights if is_commit else None)
     if lm.fingerprint != weights:
@@ -319,11 +319,13 @@ def _check_hub(name: str, revision: str | None) -> None:
 
 
 def _fingerprint(path: str, model: torch.nn.Module) -> str:
-    """Hash of weights, configuration and tokenizer: the commit of a hub model; the whole files of
-    a folder, for an edited model may differ in one matrix."""
-    commit = getattr(model.config, "_commit_hash", None)
-    if commit:
-        return commit
+    """What tells weights, configuration and tokenizer apart: the commit of a hub model, the hash of
+    a folder."""
+    return getattr(model.config, "_commit_hash", None) or folder_fingerprint(path)
+
+
+def folder_fingerprint(path: str | Path) -> str:
+    """Hash of the whole files of a model folder: an edited model may differ in one matrix."""
     digest = hashlib.sha256()
     patterns = ("config.json", "*.safetensors", "*.bin", "*token*", "chat_template*", *VOCABULARIES)
     for file in sorted({file for pattern in patterns for file in Path(path).glob(pattern)}):

@@ -21,9 +21,18 @@ SHRINKAGE = 1.0  # occurrences at the base rate that every token is given in adv
 
 
 def readable(raw: bytes) -> str:
-    """A token as a quoted string: spaces visible as they are, control characters escaped."""
-    text = raw.decode("utf-8", errors="backslashreplace")
-    return '"' + text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t") + '"'
+    """A token as a quoted string: spaces as they are; backslashes, control characters and bytes
+    that are no text escaped."""
+    text = raw.decode("utf-8", errors="surrogateescape")
+    return '"' + "".join(_visible(character) for character in text) + '"'
+
+
+def _visible(character: str) -> str:
+    if character == "\\":
+        return "\\\\"
+    if "\udc80" <= character <= "\udcff":  # a byte that is no part of a character
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 class LexicalJudge:
@@ -53,7 +62,8 @@ class LexicalJudge:
             if mass[token] > 0
         }
         strongest = sorted(table, key=lambda token: (-table[token], token))[:TABLE]
-        payload = {"table": {str(t): round(table[t], 6) for t in strongest}, "base": base}
+        # Six significant digits: activations may be tiny in some models' units.
+        payload = {"table": {str(t): float(f"{table[t]:.6g}") for t in strongest}, "base": base}
         return Explanation(feature, self.name, self._words(mass), payload)
 
     def _words(self, mass: Mapping[int, float]) -> str:

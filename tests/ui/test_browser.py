@@ -65,24 +65,24 @@ def test_a_person_finds_a_feature(built, tmp_path):
         page.on("response", lambda r: missing.append(r.url) if r.status >= 400 else None)
 
         page.goto(address)
-        expect(page.get_by_role("heading", name="small")).to_be_visible(timeout=60_000)
+        expect(page.get_by_role("heading", name="small")).to_be_visible(timeout=90_000)
         page.get_by_role("link", name="Features", exact=True).click()
-        expect(page.get_by_role("heading", name="Features")).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("heading", name="Features")).to_be_visible(timeout=90_000)
 
         page.goto(f"{address}/features?sae=small&sort=max&dir=desc")
         table = page.get_by_test_id("stDataFrame")
-        expect(table).to_be_visible(timeout=30_000)
+        expect(table).to_be_visible(timeout=90_000)
         page.wait_for_timeout(1000)
         table.click(position={"x": 200, "y": 55})  # the first row
         heading = page.get_by_role("heading", name="Feature", exact=False).first
-        expect(heading).to_contain_text("Feature ", timeout=30_000)
-        page.wait_for_url("**/feature?*f=*")
-        expect(page.locator("mark").first).to_be_visible(timeout=30_000)
-        expect(page.locator(".main-svg").first).to_be_visible(timeout=30_000)
+        expect(heading).to_contain_text("Feature ", timeout=90_000)
+        page.wait_for_url("**/feature?*f=*", timeout=90_000)
+        expect(page.locator("mark").first).to_be_visible(timeout=90_000)
+        expect(page.locator(".main-svg").first).to_be_visible(timeout=90_000)
 
         shown = heading.inner_text()
         page.keyboard.press("ArrowRight")
-        expect(heading).not_to_have_text(shown, timeout=30_000)
+        expect(heading).not_to_have_text(shown, timeout=90_000)
         page.wait_for_timeout(500)
         page.screenshot(path=str(tmp_path / "feature.png"))
         browser.close()
