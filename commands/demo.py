@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-
 PER_DOCUMENT = 16  # contexts of one file at most: tables would crowd out the rest
 
 
@@ -71,7 +70,7 @@ def run(args: Demo) -> int:
         _step("     scoring it on text it never saw", lambda: score.run(score.ScoreArgs(**common)))
     print(f"\nready after {time.monotonic() - began:.0f} s")
     if args.no_app or not sys.stdout.isatty():
-        print("open the app with: make app")
+        print(f"open the app with: .venv/bin/python run.py app --workspace {args.workspace}")
         return 0
     return app.run(app.App(workspace=args.workspace, port=args.port))
 

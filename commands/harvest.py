@@ -60,8 +60,8 @@ def _meta(args: HarvestArgs, harvest, training: dict, folder: Path) -> dict:
     """Provenance: everything needed to make the store again."""
     import hashlib
     import platform
+    from importlib.metadata import version
 
-    import duckdb
     import numpy as np
     import torch
     import transformers
@@ -94,7 +94,7 @@ def _meta(args: HarvestArgs, harvest, training: dict, folder: Path) -> dict:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            "duckdb": duckdb.__version__,
+            "duckdb": version("duckdb"),
             "numpy": np.__version__,
         },
     }

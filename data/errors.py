@@ -1,8 +1,8 @@
 """The errors a user can mend, one tree.
 
-    WorkbenchError(ValueError)     bad input at an edge: says what was seen and the cure
+    WorkbenchError(ValueError)     bad input at an edge: what was seen, and the cure
     |- TextError                   no such text, an empty text, an unreadable file
-    |- ModelError                  no such language model, hub out of reach, a model that does not fit
+    |- ModelError                  no such language model, hub out of reach, a misfit
     |- SiteError                   an unknown site or a layer out of range
     |- WorkspaceError              a name that is taken, missing or half there
     |- StoreError                  a store that is missing, newer than this program, or damaged
@@ -10,7 +10,7 @@
     `- WorkerError                 the model worker does not answer
 
 The command line prints the message without a traceback and exits 2; the app shows it in place.
-`sae/` knows none of these and raises its own `Refused`. Everything else is a bug and crashes loudly.
+`sae/` knows none of these and raises its own `Refused`. Everything else is a bug that crashes.
 """
 
 

@@ -30,7 +30,7 @@ DEMO = Path(__file__).parent / "demo"
 HUB_TIMEOUT_S = 5.0
 # What the loaders raise for files that are missing, damaged, or need a package that is not there.
 LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
-DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.spm", "tekken.json")
 
 

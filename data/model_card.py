@@ -10,9 +10,10 @@ from pathlib import Path
 CARD = """# The demo's language model
 
 A causal language model of Python source code, made by this project for its demo: Llama
-architecture, {parameters:,} parameters ({layers} blocks, d_model {d_model}, {heads} heads, MLP {d_mlp},
-tied embeddings), a byte-level BPE tokenizer of {vocab:,} ids that puts BOS in front, context
-{context:,}. The weights are float16 on disk and are always loaded with `dtype=float32`.
+architecture, {parameters:,} parameters ({layers} blocks, d_model {d_model}, {heads} heads,
+MLP {d_mlp}, tied embeddings), a byte-level BPE tokenizer of {vocab:,} ids that puts BOS in
+front, context {context:,}. The weights are float16 on disk and are always loaded with
+`dtype=float32`.
 
 | figure | value |
 |---|---|
@@ -29,10 +30,11 @@ without its tests and tables, then installed packages, near-duplicates dropped. 
 documents, chosen by a hash of their content (`data/text.py`), was held out and is what the figures
 are measured on: each file cut into stretches of {room} tokens, each behind its own BOS.
 
-Made by `python run.py lm train` (`data/lm_training.py`): hidden matrices by Muon, the rest by AdamW,
-batches of {batch} contexts, {share:.0%} of them from the standard library; a constant rate that falls
-linearly to zero over the last {decay:.0%}. It resumes from its checkpoint wherever it was stopped.
-Every logged step is in `training.jsonl`, every figure above in `figures.json`.
+Made by `python run.py lm train` (`data/lm_training.py`): hidden matrices by Muon, the rest by
+AdamW, batches of {batch} contexts, {share:.0%} of them from the standard library; a constant
+rate that falls linearly to zero over the last {decay:.0%}. It resumes from its checkpoint
+wherever it was stopped. Every logged step is in `training.jsonl`, every figure
+above in `figures.json`.
 """
 
 
@@ -62,7 +64,8 @@ def _curve(log: list[dict], width: int = 640, height: int = 300) -> str:
     text = 'font-family="sans-serif" font-size="12" fill="#777"'
     rules = "".join(
         f'<line x1="{left}" x2="{width - right}" y1="{y(v):.1f}" y2="{y(v):.1f}" '
-        f'stroke="#8885"/><text x="{left - 8}" y="{y(v) + 4:.1f}" text-anchor="end" {text}>{v}</text>'
+        f'stroke="#8885"/>'
+        f'<text x="{left - 8}" y="{y(v) + 4:.1f}" text-anchor="end" {text}>{v}</text>'
         for v in range(low, high + 1)
     )
     step = max(round(max(tokens) / 5), 1)

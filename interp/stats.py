@@ -4,7 +4,7 @@ In:  sparse codes of consecutive rows, and dense pre-activations of a uniform sa
 Out: counts, sums, maxima and two histograms per feature, and the distribution of L0.
 
 Histogram bins: non-zero activations in quarter octaves of the activations' own scale;
-pre-activations in steps of a twentieth of `pre_unit` (theta, where there is one).
+pre-activations in steps of a tenth of `pre_unit` (theta, where there is one).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from data.text import mix64
 from sae.sparse import SparseCode
 
 HIST_OCTAVES = (-12, 6)  # from scale / 4096 to 64 * scale
-PRE_RANGE, PRE_STEP = (-2.0, 4.0), 0.05
+PRE_RANGE, PRE_STEP = (-6.0, 4.0), 0.1
 PRE_SAMPLE = 16  # one row in so many enters the pre-activation histogram
 
 
@@ -27,7 +27,7 @@ def histogram_edges(scale: float) -> np.ndarray:
 
 
 def pre_edges() -> np.ndarray:
-    """Edges of the pre-activation histogram [121], in units of `pre_unit`."""
+    """Edges of the pre-activation histogram [101], in units of `pre_unit`."""
     low, high = PRE_RANGE
     return np.linspace(low, high, round((high - low) / PRE_STEP) + 1)
 

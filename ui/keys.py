@@ -94,7 +94,7 @@ def _one_of(values: Mapping[str, T]) -> Callable[[str], T]:
     return lambda text: values[text]
 
 
-_YES_NO = _one_of({"yes": True, "no": False})
+_YES_NO = {"yes": True, "no": False}.__getitem__
 
 
 def read_filter(params: Mapping[str, str]) -> FeatureFilter:

@@ -20,7 +20,7 @@ from tests import tiny
 
 HARD = {
     "accents": "café naïve Ångström — “quotes”",
-    "emoji with joiners": "\U0001f469\u200d\U0001f467\u200d\U0001f466 \U0001f3f3\ufe0f\u200d\U0001f308 end",
+    "emoji joined": "\U0001f469\u200d\U0001f467\u200d\U0001f466 \U0001f3f3\ufe0f\u200d\U0001f308",
     "right to left": "\u202eשלום עולם\u202c مرحبا بالعالم",
     "null": "a\x00b\x00\x00c\x7f",
     "ideographs": "私は學生です。한국어",

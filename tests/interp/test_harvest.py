@@ -182,7 +182,7 @@ def test_active_examples_are_the_smallest_hashes_of_all_fires(run):
 
 
 def test_inclusion_probabilities_weigh_the_sample_up_to_the_whole(exact, lm):
-    """Horvitz and Thompson: the sum of value / inclusion estimates a feature's total without bias."""
+    """Horvitz and Thompson: the sum of value / inclusion estimates a feature's total."""
     cache, sae = exact["separate"]
     f = sae.encode(torch.from_numpy(np.array(cache.x))).numpy().astype(np.float64)
     often = np.flatnonzero((f > 0).sum(0) > 40)

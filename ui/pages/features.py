@@ -54,7 +54,7 @@ def page(shell: Shell) -> None:
         return
     _bar(shell, store, current)
     rows, count = store.rows(current)
-    left, right = st.columns([1.5, 1], vertical_alignment="center")
+    left, right, _ = st.columns([1.3, 1, 0.3], vertical_alignment="center")  # tools of the table
     with left:
         _status(store, current, count)
     with right:
