@@ -5,6 +5,8 @@ In:  a workspace, a language model, a spec. Out: an `ActivationCache`.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from commands.progress import track
 from data.activations import ActivationCache, ActivationSpec, build_cache
 from data.lm import LanguageModel
@@ -41,3 +43,9 @@ def spec_of(training: dict) -> ActivationSpec:
         rule=ContextRule(**training["rule"]),
         dtype=training["dtype"],
     )
+
+
+def anywhere(name: str) -> str:
+    """A local path made absolute, so that it is found again from any folder; names as they are."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() and name != "demo" else name

@@ -81,14 +81,18 @@ def _step(title: str, work: Callable[[], int]) -> None:
 
 
 def _trained_so(workspace, training) -> bool:
-    """Whether the SAE is there and was made with these settings."""
+    """Whether the SAE is there, made with these settings on the model as it is now."""
     if training.name not in workspace.saes:
         return False
+    from data.lm import DEMO, folder_fingerprint
+
     config = workspace.config(training.name)
     made = (config.get("metadata") or {}).get("workbench") or {}
     options = made.get("training") or {}
     same = (
         config["d_sae"] == training.d_sae
+        and made.get("lm_weights") == folder_fingerprint(DEMO)
+        and made.get("rule", {}).get("per_document") == training.per_document
         and options.get("l0") == training.l0
         and options.get("seed") == training.seed
         and options.get("tokens") == int(training.tokens)
@@ -101,19 +105,14 @@ def _trained_so(workspace, training) -> bool:
 
 def _scored(workspace, name: str) -> bool:
     """Whether the newest run belongs to the store as it is now and holds scores."""
+    from data.features_store import FeatureStore
     from data.runs_store import read_results
     from data.schema import open_root
 
     results = workspace.results(name)
     if results is None:
         return False
-    import json
-
     root = open_root()
     meta, _, scores = read_results(root, results)
-    from data.features_store import FeatureStore
-
     store = FeatureStore(root, workspace.feature_store(name))
-    return bool(scores) and json.dumps(meta["store_content"]) == json.dumps(
-        store.meta["content_hash"]
-    )
+    return bool(scores) and meta["store_content"] == store.meta["content_hash"]

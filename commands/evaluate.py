@@ -42,7 +42,7 @@ def run(args: Evaluate) -> int:
 
     import numpy as np
 
-    from commands.capture import capture, spec_of
+    from commands.capture import anywhere, capture, spec_of
     from commands.progress import track
     from data.errors import TextError
     from data.workspace import Workspace, publish
@@ -55,7 +55,7 @@ def run(args: Evaluate) -> int:
     spec = spec_of(training)
     if args.text is not None:
         tokens = spec.tokens if args.tokens is None else int(args.tokens)
-        spec = replace(spec, text=args.text, text_field=args.text_field, tokens=tokens)
+        spec = replace(spec, text=anywhere(args.text), text_field=args.text_field, tokens=tokens)
     cache = capture(workspace, lm, spec)
     if args.text is None:
         split, contexts = "heldout", cache.contexts_where("heldout")

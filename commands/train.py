@@ -44,7 +44,7 @@ def run(args: Train) -> int:
 
     import torch
 
-    from commands.capture import capture
+    from commands.capture import anywhere, capture
     from commands.progress import track
     from data import lm as language_models
     from data.activations import ActivationSpec, ShuffledRows
@@ -66,7 +66,8 @@ def run(args: Train) -> int:
     shape = SAEConfig(lm.width(args.site), args.d_sae, args.arch)
     check_pair(shape, config)
     corpus = int(args.tokens if args.corpus_tokens is None else args.corpus_tokens)
-    spec = ActivationSpec(args.lm, args.site, args.text, args.text_field, corpus, rule, args.dtype)
+    model, text = anywhere(args.lm), anywhere(args.text)
+    spec = ActivationSpec(model, args.site, text, args.text_field, corpus, rule, args.dtype)
     cache = capture(workspace, lm, spec)
     source = ShuffledRows(cache, cache.contexts_where("train", not_use="calibrate"), seed=args.seed)
     calibrate = cache.rows_of(cache.contexts_where("train", use="calibrate"))[:CALIBRATION_ROWS]
@@ -97,17 +98,17 @@ def _metadata(args: Train, lm, cache, config, corpus: int) -> dict:
     from data.tokens import bos_of
 
     return {
-        "model_name": args.lm,
+        "model_name": cache.manifest["spec"]["lm"],
         "hook_name": transformer_lens_name(args.site),
         "context_size": args.context,
         "prepend_bos": True,
-        "dataset_path": args.text,
+        "dataset_path": cache.manifest["spec"]["text"],
         "workbench": {
-            "lm": args.lm,
+            "lm": cache.manifest["spec"]["lm"],
             "lm_weights": lm.fingerprint,
             "dtype": args.dtype,
             "site": args.site,
-            "text": args.text,
+            "text": cache.manifest["spec"]["text"],
             "text_field": args.text_field,
             "corpus_tokens": corpus,
             "rule": cache.manifest["spec"]["rule"],

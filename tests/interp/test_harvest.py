@@ -196,7 +196,7 @@ def test_inclusion_probabilities_weigh_the_sample_up_to_the_whole(exact, lm):
         estimates.append(sums[often].sum() / f[:, often].sum())
     assert len(often) > 5
     assert abs(np.mean(estimates) - 1) < 4 * np.std(estimates) / np.sqrt(30)
-    assert np.std(estimates) < 0.2
+    assert np.std(estimates) < 0.4
 
 
 def test_random_examples_are_spread_evenly_over_all_tokens(run):
@@ -235,7 +235,8 @@ def _where(cache):
 def test_windows_are_the_whole_context_of_the_document(run):
     cache, f = run["cache"], run["f"]
     docs, positions = _where(cache)
-    row_at = {(int(c), int(k)): r for r, (c, k) in enumerate(zip(cache.context, cache.column))}  # noqa: B905
+    where = zip(cache.context.tolist(), cache.column.tolist(), strict=True)
+    row_at = {place: row for row, place in enumerate(where)}
     masked = 0
     for e in run["examples"]:
         row = _row(run, e)
@@ -304,7 +305,7 @@ def test_the_store_gives_the_same_examples_back(run, tmp_path):
 
 
 @pytest.mark.parametrize("which", ["separate", "packed"])
-@pytest.mark.parametrize(("batch", "chunk"), [(37, 50), (1, 64), (10_000, 10_000), (64, 129)])
+@pytest.mark.parametrize(("batch", "chunk"), [(37, 50), (5, 64), (10_000, 10_000), (64, 129)])
 def test_batches_and_chunks_change_nothing(which, batch, chunk, exact, lm, monkeypatch):
     cache, sae = exact[which]
     before = Harvest(sae, cache, lm, CONFIG)
