@@ -16,6 +16,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+LONGEST_REQUEST = 1 << 26  # bytes; a prompt is cut to one context only after it is tokenised
+
 
 @dataclass(frozen=True)
 class ServeModel:
@@ -101,7 +103,8 @@ class Worker:
 
         with self.lock:
             if self.engine_sae != sae:
-                return {"error": f"{sae} is not loaded yet: wait until the worker is ready"}
+                wait = f"{sae} is not loaded yet: wait until the worker is ready"
+                return {"error": wait, "ready": False}
             try:
                 code = self.engine.encode(text, top)
             except WorkbenchError as error:
@@ -122,7 +125,7 @@ def _server(worker: Worker, token: str) -> socketserver.ThreadingTCPServer:
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             try:
-                request = json.loads(self.rfile.readline(1 << 20))
+                request = dict(json.loads(self.rfile.readline(LONGEST_REQUEST)))
                 allowed = secrets.compare_digest(str(request.get("token")), token)
                 reply = worker.answer(request) if allowed else {"error": "wrong token"}
             except (ValueError, KeyError, TypeError) as error:

@@ -44,7 +44,7 @@ def documents(source: str, field: str = "text") -> Iterator[Document]:
         for document in _read(source, field):
             if document.text.strip():
                 found = True
-                yield Document(_printable(document.name), _printable(document.text))
+                yield Document(encodable(document.name), encodable(document.text))
     except OSError as error:
         raise TextError(
             f"{error.filename or source!r} cannot be read: {error.strerror or error}; "
@@ -54,7 +54,7 @@ def documents(source: str, field: str = "text") -> Iterator[Document]:
         raise TextError(f"no text in {source!r}: every document is empty; name another --text")
 
 
-def _printable(text: str) -> str:
+def encodable(text: str) -> str:
     """Lone surrogates, which JSON and file names can hold and UTF-8 cannot, become U+FFFD."""
     try:
         text.encode("utf-8")

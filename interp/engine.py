@@ -17,6 +17,7 @@ from data import lm as language_models
 from data.errors import ModelError, TextError
 from data.lm import LanguageModel
 from data.records import LiveCode, LiveToken
+from data.text import encodable
 from data.tokens import ContextBatch, ContextRule, MaskRule, prefix_of, token_bytes
 from sae import formats
 from sae.models import SAE
@@ -48,6 +49,7 @@ class Engine:
             raise TextError("the prompt is empty: type some text")
         began = time.perf_counter()
         room = self.rule.context - len(self.prefix)
+        text = encodable(text)
         tokens = self.lm.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         truncated, tokens = len(tokens) > room, tokens[:room]
         ids = np.asarray([[*self.prefix, *tokens]], dtype=np.int32)

@@ -13,6 +13,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class LiveModel:
             return self._ask({"op": "state", "sae": self.sae}, ASK_TIMEOUT_S)
         except TimeoutError:  # it is busy with somebody's prompt
             return {"state": "loading", "detail": "the model worker is busy", "seconds": 0.0}
-        except OSError:
+        except (OSError, WorkerError):
             return {"state": "stopped", "detail": "the model worker has ended", "seconds": 0.0}
 
     def _starting(self) -> dict:
@@ -73,6 +74,7 @@ class LiveModel:
                  self.sae, "--workspace", str(self.workspace)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
+        threading.Thread(target=worker.wait, daemon=True).start()  # leaves no zombie behind
         started = {"pid": worker.pid, "since": time.time()}
         self.starting_file.write_text(json.dumps(started), encoding="utf-8")
 
@@ -125,7 +127,8 @@ class LiveModel:
             raise ConnectionError("it closed the connection")
         reply = json.loads(line)
         if "error" in reply:
-            raise WorkbenchError(reply["error"])
+            kind = WorkbenchError if reply.get("ready", True) else WorkerError
+            raise kind(reply["error"])
         return reply
 
 

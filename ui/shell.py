@@ -69,6 +69,7 @@ class Shell:
 
     def go(self, page: str, params: Mapping[str, str]) -> None:
         """Opens another page of the same SAE at that address; the script ends here."""
+        st.session_state[f"address:{page}:{self.sae}"] = dict(params)
         st.switch_page(self.pages[page], query_params={"sae": self.sae, **params})
 
 
@@ -78,11 +79,17 @@ def register_token_strip() -> Callable[..., Any]:
 
 
 def address(page: str, sae: str, keys: Iterable[str]) -> dict[str, str]:
-    """The page's own part of the address; the one it was left with if navigation dropped it."""
+    """The page's own part of the address; the one it was left with if navigation dropped it.
+
+    Only on coming from another page: on the same page an empty address means what it says, such as
+    after the browser's Back.
+    """
     wanted = set(keys)
     params = {key: value for key, value in st.query_params.items() if key in wanted}
     remembered = st.session_state.get(f"address:{page}:{sae}", {})
-    if not params and remembered:
+    entered = st.session_state.get("page") != page
+    st.session_state["page"] = page
+    if entered and not params and remembered:
         params = remembered
         set_address(page, sae, params)
     st.session_state[f"address:{page}:{sae}"] = params

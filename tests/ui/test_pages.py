@@ -239,6 +239,16 @@ def test_a_click_on_a_heading_sorts_by_it(built, open_page):
     assert largest.dropna().is_monotonic_decreasing
 
 
+def test_an_empty_address_on_the_same_page_is_taken_at_its_word(built, open_page):
+    """As after the browser's Back; the remembered address is for coming from another page."""
+    test = open_page(built, "features", page="2", size="25")
+    assert test.dataframe[0].value["feature"][0] == 25
+    del test.query_params["page"], test.query_params["size"]
+    test.run()
+    assert test.dataframe[0].value["feature"][0] == 0
+    assert set(test.query_params) == {"sae"}
+
+
 # ------------------------------------------------------------------ Feature
 
 

@@ -12,8 +12,9 @@ import pandas as pd
 import streamlit as st
 
 from ui import cards, figures
-from ui.shell import Shell, not_yet, plain, short_name
+from ui.shell import Shell, address, not_yet, plain, short_name
 
+PAGE = "overview"
 DEFINITIONS = {
     "L0": "Active features per token, on average. Smaller is sparser.",
     "FVE": "Fraction of the activations’ variance that the reconstruction explains. 1 is perfect.",
@@ -35,6 +36,7 @@ CURVES = (
 
 
 def page(shell: Shell) -> None:
+    address(PAGE, shell.sae, ())
     config = shell.workspace.config(shell.sae)
     st.title(plain(shell.sae))
     st.caption(_subtitle(config))
