@@ -48,4 +48,4 @@ def spec_of(training: dict) -> ActivationSpec:
 def anywhere(name: str) -> str:
     """A local path made absolute, so that it is found again from any folder; names as they are."""
     path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() and name != "demo" else name
+    return str(path.resolve()) if name not in ("", "demo") and path.exists() else name

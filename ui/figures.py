@@ -50,8 +50,11 @@ def _layout(
     }
 
 
-def _vertical(layout: dict, x: float, text: str, colour: str = GREY, side: str = "right") -> None:
-    """A labelled vertical reference line; x in data units, the label to its `side`."""
+def _vertical(
+    layout: dict, x: float, text: str, colour: str = GREY, side: str = "right", row: int = 0
+) -> None:
+    """A labelled vertical reference line; x in data units, the label to its `side`, `row` lines
+    above the plot."""
     line = {"color": colour, "width": 1.5, "dash": "dot"}
     place = {"x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "y domain"}
     layout["shapes"].append({"type": "line", "line": line, **place})
@@ -67,6 +70,7 @@ def _vertical(layout: dict, x: float, text: str, colour: str = GREY, side: str =
             "opacity": 0.85,
             "xanchor": "left" if side == "right" else "right",
             "yanchor": "bottom",
+            "yshift": 13 * row,
         }
     )
 
@@ -103,10 +107,21 @@ def _log_ticks(axis: dict, values: Sequence[float | None]) -> None:
 
 
 def _bars(
-    left: np.ndarray, right: np.ndarray, counts: Sequence[int], colours: Sequence[str], hover: str
+    left: np.ndarray,
+    right: np.ndarray,
+    counts: Sequence[int],
+    colours: Sequence[str],
+    hover: str,
+    open_ends: bool = False,
 ) -> dict:
-    """Bars between bin edges; empty bins are dropped, so a log axis never sees a zero."""
+    """Bars between bin edges; empty bins are dropped, so a log axis never sees a zero.
+
+    open_ends: the first and last bin hold everything beyond, and say so under the mouse.
+    """
     kept = np.asarray(counts) > 0
+    names = [f"{a:.3g}–{b:.3g}" for a, b in zip(left, right, strict=True)]
+    if open_ends:
+        names[0], names[-1] = f"below {right[0]:.3g}", f"above {left[-1]:.3g}"
     left, right = left[kept], right[kept]
     return {
         "type": "bar",
@@ -114,7 +129,7 @@ def _bars(
         "width": right - left,
         "y": np.asarray(counts)[kept],
         "marker": {"color": list(np.asarray(colours)[kept]), "line": {"width": 0}},
-        "customdata": [f"{a:.3g}–{b:.3g}" for a, b in zip(left, right, strict=True)],
+        "customdata": [name for name, keep in zip(names, kept, strict=True) if keep],
         "hovertemplate": hover + "<extra></extra>",
     }
 
@@ -245,14 +260,14 @@ def activation_histogram(
     edges [n] rising, all positive; counts [n + 1], the first below edges[0], the last beyond
     edges[-1].
     """
-    layout = _layout("activation (log scale)", "tokens", height, log_x=True, log_y=True, top=24)
+    layout = _layout("activation (log scale)", "tokens", height, log_x=True, log_y=True, top=36)
     left, right = _with_ends(edges, ratio=edges[1] / edges[0], step=0.0)
     hover = "activation %{customdata}<br>%{y:,} tokens"
-    bars = _bars(left, right, counts, [ORANGE] * len(left), hover)
+    bars = _bars(left, right, counts, [ORANGE] * len(left), hover, open_ends=True)
     _log_ticks(layout["xaxis"], bars["x"])
     _log_ticks(layout["yaxis"], counts)
     if mean:
-        _vertical(layout, mean, f"mean {mean:.3g}", side="left")
+        _vertical(layout, mean, f"mean {mean:.3g}", side="left", row=1)
     if maximum:
         _vertical(layout, maximum, f"max {maximum:.3g}", side="left")
     return go.Figure([bars], layout)
@@ -269,10 +284,11 @@ def pre_histogram(
     line = 1.0 if theta > 0 else 0.0
     unit = " × θ" if theta > 0 else ""
     title = "pre-activation, in thresholds θ" if theta > 0 else "pre-activation, in units of ‖x‖"
-    layout = _layout(title, "sampled tokens", height, log_y=True, top=24)
+    layout = _layout(title, "sampled tokens", height, log_y=True, top=36)
     left, right = _with_ends(edges, ratio=1.0, step=edges[1] - edges[0])
     colours = np.where((left + right) / 2 > line, ORANGE, GREY)
-    bars = _bars(left, right, counts, colours, f"%{{customdata}}{unit}<br>%{{y:,}} tokens")
+    hover = f"%{{customdata}}{unit}<br>%{{y:,}} tokens"
+    bars = _bars(left, right, counts, colours, hover, open_ends=True)
     _log_ticks(layout["yaxis"], counts)
     _vertical(layout, line, f"θ = {theta:.3g}" if theta > 0 else "0", ORANGE)
     return go.Figure([bars], layout)

@@ -57,15 +57,12 @@ class Shell:
 
     @property
     def harvested(self) -> bool:
-        return self._features.is_file()
-
-    @property
-    def _features(self) -> Path:
-        return self.workspace.sae(self.sae) / "features.duckdb"
+        return (self.workspace.sae(self.sae) / "features.duckdb").is_file()
 
     def store(self) -> FeatureStore:
         """The feature store of the chosen SAE; StoreError if it cannot be read."""
-        return FeatureStore(self.root, self._features, self.workspace.results(self.sae))
+        path = self.workspace.sae(self.sae) / "features.duckdb"
+        return FeatureStore(self.root, path, self.workspace.results(self.sae))
 
     def go(self, page: str, params: Mapping[str, str]) -> None:
         """Opens another page of the same SAE at that address; the script ends here."""
@@ -136,7 +133,7 @@ def sidebar_facts(workspace: Workspace, sae: str) -> None:
     """What kind of SAE it is, in the sidebar."""
     config = workspace.config(sae)
     metrics = workspace.metrics(sae) or {}
-    about = config.get("metadata", {})
+    about = origin(config)
     l0, fve = metrics.get("l0"), metrics.get("fve")
     kind = config["architecture"]
     rows = [
@@ -148,6 +145,12 @@ def sidebar_facts(workspace: Workspace, sae: str) -> None:
         ("FVE", None if fve is None else f"{fve:.3f}"),
     ]
     st.sidebar.html(cards.facts(rows))
+
+
+def origin(config: Mapping) -> dict:
+    """What an SAE was made from: cfg.json's metadata, with this program's own part on top."""
+    about = config.get("metadata") or {}
+    return {**about, **(about.get("workbench") or {})}
 
 
 def short_name(path: str | None) -> str | None:

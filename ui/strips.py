@@ -196,7 +196,7 @@ def examples(
         name = html.escape(line.document)
         meta = (
             f'<div class="ex-meta"><span class="ex-max">{line.value:.3g}</span>'
-            f'<span class="ex-doc" title="{name}, token {line.position}">{_short(name)}'
+            f'<span class="ex-doc" title="{name}, token {line.position}">{html.escape(_short(line.document))}'
             f'<span class="ex-pos">:{line.position}</span></span>'
             f'<span class="ex-use use-{html.escape(line.use)}" title="'
             f'{_USES.get(line.use, "")}">{html.escape(line.use)}</span></div>'
@@ -220,9 +220,10 @@ _USES = {
 }
 
 
-def _short(escaped: str) -> str:
-    """The last part of a path, which is what tells documents apart."""
-    return escaped.rsplit("/", 1)[-1]
+def _short(document: str) -> str:
+    """The last part of a path; of a long one its beginning and its end, where row numbers are."""
+    name = document.rsplit("/", 1)[-1]
+    return name if len(name) <= 18 else f"{name[:7]}…{name[-10:]}"
 
 
 def legend(maximum: float | None, end: str = "") -> str:

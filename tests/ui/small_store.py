@@ -247,9 +247,10 @@ def write_sae(root: Path, name: str, n_features: int = 64, l0: float = 31.6) -> 
     folder = root / "saes" / name
     folder.mkdir(parents=True)
     (folder / "sae_weights.safetensors").write_bytes(b"")
-    metadata = {"model_name": "embedded-demo", "hook_name": "model.layers.2", "site":
-                "resid_post.2", "context_size": CONTEXT, "dataset_path": "python:stdlib",
-                "training": {"l0": l0, "tokens": 2_000_000, "seed": 0}}  # fmt: skip
+    own = {"site": "resid_post.2", "training": {"l0": l0, "tokens": 2_000_000, "seed": 0}}
+    metadata = {"model_name": "embedded-demo", "hook_name": "blocks.2.hook_resid_post",
+                "context_size": CONTEXT, "dataset_path": "python:stdlib",
+                "workbench": own}  # fmt: skip
     config = {"architecture": "jumprelu", "d_in": 64, "d_sae": n_features, "dtype": "float32",
               "metadata": metadata}  # fmt: skip
     (folder / "cfg.json").write_text(json.dumps(config))

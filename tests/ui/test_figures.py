@@ -50,6 +50,7 @@ def test_activation_histogram_keeps_its_outer_bins():
     figure = figures.activation_histogram([1.0, 2.0, 4.0], [3, 0, 5, 7], 1.8, 9.0)
     bars = figure.data[0]
     assert list(bars.y) == [3, 5, 7]
+    assert list(bars.customdata) == ["below 1", "2–4", "above 4"]
     left = np.array(bars.x) - np.array(bars.width) / 2
     right = np.array(bars.x) + np.array(bars.width) / 2
     assert left == pytest.approx([0.5, 2.0, 4.0]) and right == pytest.approx([1.0, 4.0, 8.0])

@@ -151,6 +151,8 @@ def test_overview_shows_the_metrics_with_their_definitions(built, open_page):
     assert shown["L0"] == "31.6" and shown["FVE"] == "0.861" and shown["Δ loss"] == "+0.124"
     assert shown["Loss recovered"] == "97.2 %" and shown["Dead"] == "1.56 %"
     assert all(metric.help for metric in test.metric)
+    assert "64 features on `resid_post.2` of `embedded-demo`" in words_of(test)
+    assert "target 31.6" in "".join(chart.proto.spec for chart in test.get("plotly_chart"))
 
 
 def test_overview_shows_absent_metrics_as_absent(workspace, open_page):

@@ -144,6 +144,8 @@ def test_examples_say_what_was_cut_and_where_the_text_is_from():
     )
     assert "use-score" in drawn and drawn.count("<i>…</i>") == 1
     assert "<i>…</i>" not in strips.examples([line], 4.0, centre=True)
+    long = Line(row, 5, 2.0, "data/tinystories_v2_gpt4.jsonl:1234", 7, "score", False, False)
+    assert ">tinysto…jsonl:1234<" in strips.examples([long], 4.0)
 
 
 def test_legend_names_the_maximum_or_its_absence():

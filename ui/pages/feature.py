@@ -144,7 +144,8 @@ def _distributions(store: FeatureStore, stats: FeatureStats) -> None:
         st.markdown(
             "##### Around the threshold",
             help="Pre-activations of a sample of tokens. Left of the line (grey) they are "
-            "silenced, right of it (orange) they pass unchanged.",
+            "silenced, right of it (orange) they pass unchanged. The outermost bars hold "
+            "everything beyond.",
         )
         figure = figures.pre_histogram(meta["pre_edges"], stats.pre_counts, stats.theta)
         st.plotly_chart(figure, key="feature.pre", config=quiet)

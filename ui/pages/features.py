@@ -54,7 +54,9 @@ def page(shell: Shell) -> None:
         return
     _bar(shell, store, current)
     rows, count = store.rows(current)
-    left, right, _ = st.columns([1.3, 1, 0.3], vertical_alignment="center")  # tools of the table
+    left, right, _ = st.columns(
+        [1.3, 1, 0.3], vertical_alignment="center"
+    )  # room for the table's tools
     with left:
         _status(store, current, count)
     with right:

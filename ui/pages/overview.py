@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from ui import cards, figures
-from ui.shell import Shell, address, not_yet, plain, short_name
+from ui.shell import Shell, address, not_yet, origin, plain, short_name
 
 PAGE = "overview"
 DEFINITIONS = {
@@ -48,7 +48,7 @@ def page(shell: Shell) -> None:
 
 
 def _subtitle(config: Mapping) -> str:
-    about = config.get("metadata", {})
+    about = origin(config)
     kind = cards.ARCHITECTURES.get(config["architecture"], config["architecture"])
     parts = [f"{kind} sparse autoencoder with {config['d_sae']:,} features"]
     if site := about.get("site") or about.get("hook_name"):
@@ -113,7 +113,7 @@ def _features(shell: Shell) -> None:
 def _training(shell: Shell, config: Mapping) -> None:
     st.subheader("Training")
     rows = shell.workspace.training(shell.sae)
-    training = config.get("metadata", {}).get("training") or {}
+    training = origin(config).get("training") or {}
     drawn = []
     for title, series, y, log_y in CURVES:
         target = training.get("l0") if title == CURVES[2][0] else None
