@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.errors import WorkbenchError
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -21,6 +23,7 @@ class App:
 
 
 def run(args: App) -> int:
+    refuse_port(args.port)
     port = free_port(args.port)
     print(f"\n  the app: http://{args.host}:{port}   (Ctrl-C ends it)\n", flush=True)
     command = [
@@ -35,9 +38,15 @@ def run(args: App) -> int:
         return 0
 
 
+def refuse_port(port: int) -> None:
+    """Raises WorkbenchError for a number that is no port."""
+    if not 1 <= port <= 65_535:
+        raise WorkbenchError(f"--port {port}: give a number from 1 to 65535")
+
+
 def free_port(wanted: int) -> int:
     """`wanted`, or the next port nobody listens on."""
-    for port in range(wanted, wanted + 100):
+    for port in range(wanted, min(wanted + 100, 65_536)):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return port

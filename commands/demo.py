@@ -20,6 +20,7 @@ class Demo:
     """Train an SAE on the embedded language model, fill its store, score it, open the app."""
 
     no_app: bool = False  # end after scoring
+    replace: bool = False  # train again where an SAE of that name has other settings
     name: str = "demo"  # of the SAE
     d_sae: int = 2048
     l0: float = 32.0
@@ -47,8 +48,9 @@ def run(args: Demo) -> int:
         per_document=PER_DOCUMENT,
         device=args.device,
         seed=args.seed,
-        replace=True,
+        replace=args.replace,
     )
+    app.refuse_port(args.port)
     if not _trained_so(workspace, training):
         _step("1/4  training", lambda: train.run(training))
     folder = workspace.sae(args.name)
@@ -91,6 +93,9 @@ def _trained_so(workspace, training) -> bool:
     options = made.get("training") or {}
     same = (
         config["d_sae"] == training.d_sae
+        and (made.get("lm"), made.get("site"), made.get("text"))
+        == (training.lm, training.site, training.text)
+        and options.get("preset") == training.preset
         and made.get("lm_weights") == folder_fingerprint(DEMO)
         and made.get("rule", {}).get("per_document") == training.per_document
         and options.get("l0") == training.l0

@@ -49,6 +49,10 @@ def run(args: Evaluate) -> int:
     from interp.engine import join
     from interp.fidelity import Evaluation
 
+    if args.text is None and args.tokens is not None:
+        raise TextError("--tokens says how much to read of --text: give both, or neither")
+    if args.loss_tokens < 1:
+        raise TextError(f"--loss-tokens {args.loss_tokens}: give at least 1")
     workspace = Workspace.open(args.workspace)
     folder = workspace.sae(args.name)
     sae, lm, training = join(folder, args.device)

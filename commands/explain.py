@@ -24,16 +24,37 @@ def run(args: Explain) -> int:
 
     from commands.judges import feature_range, judge_named
     from commands.progress import track
+    from data.errors import WorkbenchError
+    from data.errors import WorkspaceError
     from data.features_store import FeatureStore
-    from data.runs_store import write_results
+    from data.runs_store import read_results, write_results
     from data.schema import open_root
     from data.workspace import Workspace, publish
     from interp.explain import explain
 
     workspace = Workspace.open(args.workspace)
-    store = FeatureStore(open_root(), workspace.feature_store(args.name))
+    about = workspace.run(args.run or f"{args.name}-{args.judge}") / "run.json"
+    owner = json.loads(about.read_text())["sae"] if about.exists() else args.name
+    if owner != args.name:
+        raise WorkspaceError(f"run {about.parent.name!r} explains {owner}: choose another --run")
+    root = open_root()
+    store = FeatureStore(root, workspace.feature_store(args.name))
     judge = judge_named(args.judge, store)
     features = feature_range(args.features, store.n_features)
+    name = args.run or f"{args.name}-{judge.name}"
+    folder = workspace.run(name)
+    content = store.meta["content_hash"]
+    earlier, scores = {}, {}  # of the same run, on the same harvest: they stay
+    if (folder / "results.duckdb").exists():
+        old, earlier, scores = read_results(root, folder / "results.duckdb")
+        if (old["sae"], old["judge"]) != (args.name, judge.name):
+            raise WorkbenchError(
+                f"run {name!r} holds {old['judge']}'s explanations of {old['sae']}: "
+                "choose another --run"
+            )
+        if old["store_content"] != content:
+            print(f"run {name} explained an older harvest: it is made anew")
+            earlier, scores = {}, {}
     explanations = []
 
     def blocks():
@@ -44,17 +65,17 @@ def run(args: Explain) -> int:
 
     for _ in track(blocks(), "explaining", lambda done: (done, len(features))):
         pass
-    name = args.run or f"{args.name}-{judge.name}"
-    folder = workspace.run(name)
     folder.mkdir(parents=True, exist_ok=True)
     meta = {
         "sae": args.name,
         "judge": judge.name,
         "is_language_model": judge.is_language_model,
-        "features": args.features,
-        "store_content": store.meta["content_hash"],
+        "store_content": content,
     }
-    write_results(folder / "results.duckdb", meta, explanations, [])
+    new = {e.feature: e for e in explanations}
+    merged = [e for _, e in sorted((earlier | new).items())]
+    kept = [score for feature, score in sorted(scores.items()) if feature not in new]
+    write_results(folder / "results.duckdb", meta, merged, kept)
     with publish(folder / "run.json") as part:
         part.write_text(json.dumps(meta, indent=1) + "\n")
     good = sum(e.status == "ok" for e in explanations)

@@ -48,6 +48,7 @@ def run(args: Train) -> int:
     from commands.progress import track
     from data import lm as language_models
     from data.activations import ActivationSpec, ShuffledRows
+    from data.errors import TextError
     from data.tokens import ContextRule
     from data.workspace import Workspace
     from sae import formats
@@ -65,6 +66,12 @@ def run(args: Train) -> int:
     lm = language_models.load(args.lm, args.device, args.dtype)
     shape = SAEConfig(lm.width(args.site), args.d_sae, args.arch)
     check_pair(shape, config)
+    refuse_too_large(shape, config.batch, lm.device)
+    if lm.context_limit is not None and args.context > lm.context_limit:
+        raise TextError(
+            f"--context {args.context} is longer than the {lm.context_limit} tokens this model was "
+            f"made for: use --context {lm.context_limit} or less"
+        )
     corpus = int(args.tokens if args.corpus_tokens is None else args.corpus_tokens)
     model, text = anywhere(args.lm), anywhere(args.text)
     spec = ActivationSpec(model, args.site, text, args.text_field, corpus, rule, args.dtype)
@@ -72,6 +79,15 @@ def run(args: Train) -> int:
     source = ShuffledRows(cache, cache.contexts_where("train", not_use="calibrate"), seed=args.seed)
     calibrate = cache.rows_of(cache.contexts_where("train", use="calibrate"))[:CALIBRATION_ROWS]
     rows = torch.from_numpy(cache.x[calibrate]) if len(calibrate) else None
+    if source.n_rows < config.batch:
+        raise TextError(
+            f"{args.text!r} gives {source.n_rows:,} training activations, less than a batch of "
+            f"{config.batch:,}: use a longer text, or raise --corpus-tokens"
+        )
+    if rows is None:
+        print(
+            "no document of this text falls into the calibrate split: l0 is fitted in training only"
+        )
     with workspace.new_sae(args.name, args.replace) as folder:
         trainer = Trainer(source, shape, config, rows, lm.device)
         with (folder / "train.jsonl").open("w") as log:
@@ -90,6 +106,35 @@ def run(args: Train) -> int:
         formats.save(trainer.sae(), folder, _metadata(args, lm, cache, config, corpus))
     print(f"wrote {workspace.sae(args.name)}")
     return 0
+
+
+def refuse_too_large(shape, batch: int, device: str) -> None:
+    """Raises Refused where weights, gradients, Adam's moments and one batch cannot fit."""
+    import torch
+
+    from sae.config import Refused
+
+    per_feature = 4 * (4 * (2 * shape.d_in + 2) + 3 * batch)  # float32 bytes
+    if device.startswith("cuda"):
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = _free_memory()
+    if shape.d_sae * per_feature > free:
+        raise Refused(
+            f"--d-sae {shape.d_sae:,} needs about {shape.d_sae * per_feature / 1e9:.0f} GB and "
+            f"{free / 1e9:.0f} are free: at most {free // per_feature:,} features fit"
+        )
+
+
+def _free_memory() -> int:
+    """Bytes that can be had without swapping; all of the memory where the system does not say."""
+    import os
+
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(x for x in lines if x.startswith("MemAvailable")).split()[1])
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _metadata(args: Train, lm, cache, config, corpus: int) -> dict:

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -23,11 +20,12 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from data import hub
 from data.errors import ModelError, SiteError
 from data.sites import Hook, blocks, final_norm, locate
 
 DEMO = Path(__file__).parent / "demo"
-HUB_TIMEOUT_S = 5.0
+COMMIT = re.compile("[0-9a-f]{40}")  # of a hub model
 # What the loaders raise for files that are missing, damaged, or need a package that is not there.
 LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -248,8 +246,7 @@ def load(
 
 def load_again(name: str, weights: str, dtype: str, device: str) -> LanguageModel:
     """The model that `load` gave that fingerprint; ModelError if its weights have changed."""
-    is_commit = re.fullmatch("[0-9a-f]{40}", weights) is not None  # of a hub model
-    lm = load(name, device, dtype, revision=weights if is_commit else None)
+    lm = load(name, device, dtype, revision=weights if COMMIT.fullmatch(weights) else None)
     if lm.fingerprint != weights:
         raise ModelError(
             f"{name!r} has other weights or another tokenizer now than when the SAE was trained on "
@@ -285,42 +282,35 @@ def _resolve(name: str, revision: str | None) -> str:
             f"no model folder at {name!r}: give a folder with config.json, a hub id "
             "(OWNER/NAME), or demo"
         )
-    _check_hub(name, revision)
-    return name
+    return _from_hub(name, revision)
 
 
-def _check_hub(name: str, revision: str | None) -> None:
-    """Fails in seconds where the hub client would retry for most of a minute."""
-    from huggingface_hub import constants, try_to_load_from_cache
+def _from_hub(name: str, revision: str | None) -> str:
+    """The id itself where the hub answers; the cached snapshot's folder where it does not."""
+    from huggingface_hub import snapshot_download
 
-    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
-        return
-    if constants.HF_HUB_OFFLINE:
+    code, reason = hub.status(f"{name}/resolve/{revision or 'main'}/config.json")
+    if code in (401, 403, 404):
         raise ModelError(
-            f"{name!r} is not in the local cache and HF_HUB_OFFLINE is set: unset it, "
-            "or give a model folder"
+            f"the hub answers {code} for {name!r}: check the name, and set HF_TOKEN "
+            "if the model is gated"
         )
-    url = f"{constants.ENDPOINT}/{name}/resolve/{revision or 'main'}/config.json"
+    if code is not None:
+        return name
     try:
-        urllib.request.urlopen(
-            urllib.request.Request(url, method="HEAD"), timeout=HUB_TIMEOUT_S
-        ).close()
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403, 404):
-            raise ModelError(
-                f"the hub answers {error.code} for {name!r}: check the name, and set HF_TOKEN "
-                "if the model is gated"
-            ) from None
-    except (OSError, HTTPException) as error:
+        return snapshot_download(name, revision=revision, local_files_only=True)
+    except OSError:
         raise ModelError(
             f"{name!r} is neither a folder nor in the local cache, and the hub cannot be reached "
-            f"({getattr(error, 'reason', error)}): give a model folder or try again with a network"
+            f"({reason}): give a model folder or try again with a network"
         ) from None
 
 
 def _fingerprint(path: str, model: torch.nn.Module) -> str:
     """What tells weights, configuration and tokenizer apart: the commit of a hub model, the hash of
     a folder."""
+    if COMMIT.fullmatch(Path(path).name):  # a cached snapshot's folder is named after its commit
+        return Path(path).name
     return getattr(model.config, "_commit_hash", None) or folder_fingerprint(path)
 
 

@@ -15,6 +15,7 @@ import json
 import lzma
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -66,6 +67,11 @@ class LMTrainConfig:
     @property
     def steps(self) -> int:
         return int(self.tokens // (self.batch * self.context))
+
+    @property
+    def fixed(self) -> dict:
+        """What a resumed run must share; only its length may change."""
+        return {k: v for k, v in asdict(self).items() if k not in ("tokens", "compile")}
 
     def rate(self, step: int) -> float:
         """Learning-rate factor in [0, 1]: linear warm-up, constant, linear decay to zero."""
@@ -255,6 +261,11 @@ def train_lm(
         for optimizer, stored in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
         step, average, log = state["step"], state["average"], state["log"]
+        if state["fixed"] != config.fixed:
+            raise ModelError(
+                f"{checkpoint} belongs to a run with other settings ({state['fixed']}): "
+                "remove it, or train in another --workspace"
+            )
 
     def loss_of(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits = model(inputs).logits
@@ -290,14 +301,17 @@ def train_lm(
             log.append(asdict(record))
             yield record
         if time.monotonic() - saved > 60 * checkpoint_minutes:
-            _save_checkpoint(checkpoint, model, optimizers, step, average, log)
+            _save_checkpoint(checkpoint, config, model, optimizers, step, average, log)
             saved = time.monotonic()
-    _save_checkpoint(checkpoint, model, optimizers, step, average, log)
+    _save_checkpoint(checkpoint, config, model, optimizers, step, average, log)
     _save(model, tokenizer, config, corpus, log, out)
 
 
-def _save_checkpoint(path: Path, model, optimizers, step: int, average: float, log: list) -> None:
+def _save_checkpoint(
+    path: Path, config: LMTrainConfig, model, optimizers, step: int, average: float, log: list
+) -> None:
     state = {
+        "fixed": config.fixed,
         "model": model.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "step": step,
@@ -311,11 +325,13 @@ def _save_checkpoint(path: Path, model, optimizers, step: int, average: float, l
 
 def _save(model, tokenizer, config: LMTrainConfig, corpus: Corpus, log: list, out: Path) -> None:
     """The folder as it is shipped: float16 weights, measured after the rounding."""
-    out.mkdir(parents=True, exist_ok=True)
-    model.half().save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    model.half().save_pretrained(part)
+    tokenizer.save_pretrained(part)
     model.float()
-    (out / "training.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    (part / "training.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
     heldout = "".join(corpus.heldout).encode()
     packed = lzma.compress(heldout, preset=9)
     figures = {
@@ -328,7 +344,9 @@ def _save(model, tokenizer, config: LMTrainConfig, corpus: Corpus, log: list, ou
         "xz_9_bits_per_byte": 8 * len(packed) / len(heldout),
         "config": asdict(config),
     }
-    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    write_card(out, figures, log)
-    for file in out.iterdir():
+    (part / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    write_card(part, figures, log)
+    for file in part.iterdir():
         file.chmod(0o644)  # the writer of safetensors leaves its files to the owner alone
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(part, out)

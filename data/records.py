@@ -42,8 +42,8 @@ class FeatureStats:
     theta: float  # threshold; 0 for architectures without one
     peak_token: int | None  # commonest token among the uniformly sampled active positions
     peak_share: float | None  # its share of that sample
-    hist_counts: tuple[int, ...]  # non-zero activations per bin of Meta.hist_edges
-    pre_counts: tuple[int, ...]  # pre-activation / pre_unit per bin of Meta.pre_edges
+    hist_counts: tuple[int, ...]  # non-zero activations between the store's hist_edges, ends open
+    pre_counts: tuple[int, ...]  # pre-activation / pre_unit between pre_edges, ends open
     pre_unit: float  # what pre-activations were divided by: theta if positive
     top_ids: tuple[int, ...]  # tokens whose logits W_dec raises most
     top_logits: tuple[float, ...]

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import tempfile
+import textwrap
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -306,6 +307,7 @@ def _damaged(path: str | Path, error: Exception) -> str:
 def _command_of(pid: int) -> str:
     """The command line of a process on this machine, "" if it cannot be told."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().split()
+        return textwrap.shorten(" ".join(words), 100, placeholder=" ...")
     except (OSError, UnicodeDecodeError):
         return ""

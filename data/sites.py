@@ -20,13 +20,20 @@ from data.errors import SiteError
 KINDS = ("resid_post", "mlp_out", "attn_z")
 
 # Where families keep their list of blocks, and their parts inside a block.
-BLOCKS = ("model.layers", "model.language_model.layers", "transformer.h", "gpt_neox.layers")
-OUTPUT_PROJECTIONS = ("self_attn.o_proj", "attn.c_proj", "attention.dense", "self_attn.dense")
-FINAL_NORMS = (
-    "model.norm", "model.language_model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm",
+BLOCKS = (
+    "model.layers", "model.language_model.layers", "transformer.h", "gpt_neox.layers",
+    "model.decoder.layers", "transformer.blocks",
 )  # fmt: skip
-# Gemma 2 and 3 normalise the MLP's output before they add it to the stream.
-MLP_OUTPUTS = ("post_feedforward_layernorm", "mlp")
+OUTPUT_PROJECTIONS = (
+    "self_attn.o_proj", "attn.c_proj", "attention.dense", "self_attn.dense", "self_attn.out_proj",
+    "attn.out_proj", "attn.attention.out_proj", "self_attention.dense",
+)  # fmt: skip
+# What is added to the stream: Gemma 2 and 3, OLMo 2 and GLM 4 normalise the MLP's output first; the
+# MLPs of BLOOM and MPT add the stream themselves, so that only their last matrix is the MLP's own.
+MLP_OUTPUTS = (
+    "post_feedforward_layernorm", "post_mlp_layernorm", "mlp.dense_4h_to_h", "mlp", "ffn.down_proj",
+    "fc2",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,10 @@ def blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def final_norm(model: nn.Module) -> nn.Module | None:
-    """The norm between the last block and the output matrix; None where it is not known."""
-    return next((m for path in FINAL_NORMS if (m := _child(model, path)) is not None), None)
+    """The norm between the last block and the output matrix: the last one beside the blocks."""
+    path, _ = blocks(model)
+    beside = model.get_submodule(path.rpartition(".")[0]).children()
+    return next((m for m in reversed(list(beside)) if "Norm" in type(m).__name__), None)
 
 
 def locate(model: nn.Module, site: str) -> Hook:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data import hub
 from data.errors import TextError
 from data.records import Document
 
@@ -159,6 +160,12 @@ def _hub_dataset(source: str, field: str) -> Iterator[Document]:
     import datasets
 
     _, name, *split = source.split(":")
+    code, reason = hub.status(f"datasets/{name}")
+    if code is None:
+        raise TextError(
+            f"data set {name!r}: the hub cannot be reached ({reason}): give a file or a folder, or "
+            "try again with a network"
+        )
     try:
         rows = datasets.load_dataset(name, split=(split or ["train"])[0], streaming=True)
         for number, row in enumerate(rows):

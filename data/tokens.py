@@ -180,21 +180,23 @@ class ContextMaker:
         room = self.rule.context - len(self.prefix)
         separator = np.asarray([bos_of(self.tokenizer)], dtype=np.int32)
         none = np.asarray([-1], dtype=np.int32)
-        stream: list[np.ndarray] = [np.empty(0, dtype=np.int32)] * 3
+        empty: list[np.ndarray] = [np.empty(0, dtype=np.int32)] * 3
+        # A stream for each part that training treats apart: a context mixes no two of them.
+        streams: dict[tuple[str, bool], list[np.ndarray]] = {}
         for doc, ids in self._tokenised(documents):
+            part = (self.documents[doc].split, self.documents[doc].use == "calibrate")
+            stream = streams.get(part, empty)
             where = np.arange(len(ids), dtype=np.int32)
             new = (ids, np.full(len(ids), doc, dtype=np.int32), where)
             if len(stream[0]):
-                new = tuple(
-                    np.concatenate([mark, part])
-                    for mark, part in zip((separator, none, none), new, strict=True)
-                )
-            stream = [np.concatenate([old, part]) for old, part in zip(stream, new, strict=True)]
+                marks = (separator, none, none)
+                new = tuple(np.concatenate(pair) for pair in zip(marks, new, strict=True))
+            stream = [np.concatenate(pair) for pair in zip(stream, new, strict=True)]
             while len(stream[0]) >= room:
-                yield tuple(part[:room] for part in stream)
-                stream = [part[room:] for part in stream]
-        if len(stream[0]):
-            yield tuple(stream)
+                yield tuple(column[:room] for column in stream)
+                stream = [column[room:] for column in stream]
+            streams[part] = stream
+        yield from (tuple(stream) for stream in streams.values() if len(stream[0]))
 
     def _stack(self, rows: list[tuple]) -> ContextBatch:
         n, context, first = len(rows), self.rule.context, len(self.prefix)

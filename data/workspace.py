@@ -49,9 +49,9 @@ class Workspace:
             raise WorkspaceError(
                 f"{root} cannot be a workspace: a file is in the way; name a folder"
             ) from None
-        except PermissionError:
+        except OSError as error:
             raise WorkspaceError(
-                f"{root} cannot be created: permission denied; name a folder you may write"
+                f"{root} cannot be created ({error.strerror}); name a folder you may write"
             ) from None
         return cls(root)
 

@@ -20,6 +20,7 @@ from data.activations import ActivationCache
 from data.lm import LanguageModel
 from sae.metrics import Metrics
 from sae.models import SAE
+from sae.sparse import Buffers, decode_sparse, encode_sparse
 
 BATCH_ROWS = 8_192
 LOGITS_AT_ONCE = 2**25  # elements of one [batch, context, vocabulary] tensor
@@ -56,12 +57,12 @@ class Evaluation:
         rows = np.sort(self.cache.rows_of(self.contexts))
         loss_tokens = len(self.loss_contexts) * self.cache.ids.shape[1]
         total = len(rows) + loss_tokens
-        metrics = Metrics(self.sae.W_enc.shape[0], self.sae.threshold.shape[0])
+        metrics, buffers = Metrics(self.sae.d_in, self.sae.d_sae), Buffers()
         for start in range(0, len(rows), BATCH_ROWS):
             x = torch.from_numpy(self.cache.x[rows[start : start + BATCH_ROWS]])
             x = x.to(self.sae.W_enc.device)
-            f = self.sae.encode(x)
-            metrics.update(x, self.sae.decode(f), f)
+            code = encode_sparse(self.sae, x, buffers)
+            metrics.update(x, decode_sparse(self.sae, code), code)
             yield FidelityStep(min(start + BATCH_ROWS, len(rows)), total)
         sums = np.zeros(5)
         vocabulary = self.lm.readout().head.shape[0]

@@ -66,7 +66,7 @@ class Harvest:
         self, sae: SAE, cache: ActivationCache, lm: LanguageModel, config: HarvestConfig
     ) -> None:
         self.sae, self.cache, self.lm, self.config = sae, cache, lm, config
-        d_sae = sae.threshold.shape[0]
+        d_sae = sae.d_sae
         first = np.asarray(cache.x[:SCALE_ROWS], dtype=np.float64)
         scale = float(np.sqrt((first**2).sum(1).mean()))
         theta = sae.threshold.detach().cpu().numpy()

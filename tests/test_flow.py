@@ -208,6 +208,12 @@ def test_a_part_of_the_features_under_a_name_of_ones_own(workspace, capsys):
     root.close()
 
 
+def test_a_run_of_another_sae_is_not_overwritten(workspace, capsys):
+    shutil.copytree(workspace / "saes/one", workspace / "saes/two")
+    line = _refused(capsys, workspace, "explain two --run one-lexical")
+    assert "explains one: choose another --run" in line
+
+
 def test_the_same_seed_gives_the_same_weights(finished, inputs, tmp_path):
     assert _train(tmp_path / "again", inputs) == 0
     weights = "saes/one/sae_weights.safetensors"

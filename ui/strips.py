@@ -193,10 +193,10 @@ def examples(
     """A list of examples: value, document and split on the left, the strip on the right."""
     out = []
     for line in lines:
-        name = html.escape(line.document)
+        name, short = html.escape(line.document), html.escape(_short(line.document))
         meta = (
             f'<div class="ex-meta"><span class="ex-max">{line.value:.3g}</span>'
-            f'<span class="ex-doc" title="{name}, token {line.position}">{html.escape(_short(line.document))}'
+            f'<span class="ex-doc" title="{name}, token {line.position}">{short}'
             f'<span class="ex-pos">:{line.position}</span></span>'
             f'<span class="ex-use use-{html.escape(line.use)}" title="'
             f'{_USES.get(line.use, "")}">{html.escape(line.use)}</span></div>'

@@ -168,9 +168,16 @@ def test_a_hub_data_set_out_of_reach_is_refused(monkeypatch):
         raise ConnectionError("Couldn't reach 'nobody/nothing' on the Hub\nmore")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
+    monkeypatch.setattr("data.hub.status", lambda path: (200, ""))
     with pytest.raises(TextError, match="data set 'nobody/nothing' cannot be read") as refused:
         list(documents("hf:nobody/nothing"))
     assert "\n" not in str(refused.value)
+
+
+def test_a_hub_out_of_reach_is_said_before_its_client_retries(monkeypatch):
+    monkeypatch.setattr("data.hub.status", lambda path: (None, "no route"))
+    with pytest.raises(TextError, match="the hub cannot be reached .no route.: give a file"):
+        list(documents("hf:nobody/nothing"))
 
 
 def test_a_hub_data_set_gives_its_field_in_order(monkeypatch):
@@ -183,6 +190,7 @@ def test_a_hub_data_set_gives_its_field_in_order(monkeypatch):
         return iter([{"body": "one"}, {"body": "two"}])
 
     monkeypatch.setattr(datasets, "load_dataset", rows)
+    monkeypatch.setattr("data.hub.status", lambda path: (200, ""))
     found = list(documents("hf:some/set:validation", field="body"))
     assert [(d.name, d.text) for d in found] == [("some/set:0", "one"), ("some/set:1", "two")]
     assert asked == {"name": "some/set", "split": "validation", "streaming": True}

@@ -110,9 +110,12 @@ def test_packed_documents_are_separated_by_bos(tokenizer):
     assert made.position.tolist() == [[-1, 0, 1, 2, -1, 0, 1, 2, -1, 0, 1, -1]]
 
 
-def test_packing_leaves_padding_only_at_the_very_end(tokenizer):
+def test_packing_pads_the_last_context_of_each_split_only_and_mixes_none(tokenizer):
     maker, made = _made(tokenizer, tiny.sentences(40), pack=True)
-    assert (made.ids[:-1] != 2).all()
+    part = [(d.split, d.use == "calibrate") for d in maker.documents]
+    parts = [{part[doc] for doc in row if doc >= 0} for row in made.doc]
+    assert all(len(seen) == 1 for seen in parts)
+    assert (made.ids == 2).any(axis=1).sum() <= len(set(part))
     assert maker.mask.keep_ids(made)[:-1].mean() > 0.85
 
 
@@ -125,6 +128,29 @@ def test_the_token_budget_counts_kept_tokens_and_forgets_unused_documents(tokeni
     assert len(maker.documents) == len(maker.document_ids) == used < 64
     maker, made = _made(tokenizer, texts[:3], tokens=10**9)
     assert len(maker.documents) == 3, "a text smaller than the budget is used up"
+
+
+def test_a_document_of_which_only_the_separator_came_in_is_forgotten(tokenizer):
+    texts = ["zqxjkvwyzqxjkv", "wyz"]
+    maker, made = _made(tokenizer, texts, tokens=14, batch=1, pack=True)
+    assert made.ids.tolist() == [[0, *_ids(tokenizer, texts[0]), 0]]
+    assert [d.name for d in maker.documents] == ["d0"] and len(maker.document_ids) == 1
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_no_document_fills_more_contexts_than_it_may(tokenizer, pack):
+    texts = tiny.sentences(20)
+    maker, made = _made(tokenizer, texts, per_document=2, pack=pack)
+    for number, text in enumerate(texts):
+        expected = _ids(tokenizer, text)[: 2 * 15]
+        mine = made.doc == number
+        assert mine.sum() == maker.documents[number].n_tokens == len(expected)
+        assert made.ids[mine].tolist() == maker.document_ids[number].tolist() == expected
+        assert maker.documents[number].min_hash == min_hash(text), "the split is the whole text's"
+        assert pack or mine.any(axis=1).sum() <= 2
+    assert max(len(_ids(tokenizer, text)) for text in texts) > 2 * 15
+    with pytest.raises(TextError, match="--per-document 0"):
+        ContextRule(per_document=0)
 
 
 def test_contexts_do_not_depend_on_the_batch_size(tokenizer):
@@ -265,7 +291,7 @@ def test_tokens_of_a_split_character_are_parts_of_it(tokenizer):
 
 
 def test_a_megabyte_in_one_line_passes(tokenizer):
-    text = "abcdefghij" * 100_000
+    text = "abcdefghij " * 90_000 + "x" * 30_000
     maker, made = _made(tokenizer, [text], tokens=500, batch=8, context=64)
     assert maker.documents[0].n_tokens == len(_ids(tokenizer, text)) > 100_000
     table = token_bytes(tokenizer)
