@@ -24,7 +24,6 @@ def run(args: Explain) -> int:
 
     from commands.judges import feature_range, judge_named
     from commands.progress import track
-    from data.errors import WorkbenchError
     from data.errors import WorkspaceError
     from data.features_store import FeatureStore
     from data.runs_store import read_results, write_results
@@ -33,10 +32,6 @@ def run(args: Explain) -> int:
     from interp.explain import explain
 
     workspace = Workspace.open(args.workspace)
-    about = workspace.run(args.run or f"{args.name}-{args.judge}") / "run.json"
-    owner = json.loads(about.read_text())["sae"] if about.exists() else args.name
-    if owner != args.name:
-        raise WorkspaceError(f"run {about.parent.name!r} explains {owner}: choose another --run")
     root = open_root()
     store = FeatureStore(root, workspace.feature_store(args.name))
     judge = judge_named(args.judge, store)
@@ -48,9 +43,8 @@ def run(args: Explain) -> int:
     if (folder / "results.duckdb").exists():
         old, earlier, scores = read_results(root, folder / "results.duckdb")
         if (old["sae"], old["judge"]) != (args.name, judge.name):
-            raise WorkbenchError(
-                f"run {name!r} holds {old['judge']}'s explanations of {old['sae']}: "
-                "choose another --run"
+            raise WorkspaceError(
+                f"run {name!r} explains {old['sae']} by {old['judge']}: choose another --run"
             )
         if old["store_content"] != content:
             print(f"run {name} explained an older harvest: it is made anew")

@@ -9,6 +9,7 @@ Capturing stops the forward pass right after the last site asked for.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -103,6 +104,8 @@ class LanguageModel:
                 found[site] = activation.detach()
                 if len(found) == len(sites):
                     raise _Stop
+                # The model runs on, and some families then add to this very tensor.
+                found[site] = found[site].clone()
 
             return reader
 
@@ -156,19 +159,24 @@ def _hooked(readers: Sequence[tuple[Hook, Callable]], shape: Sequence[int]) -> I
         def hook(_module, args, kwargs):
             name = next((k for k, v in kwargs.items() if torch.is_tensor(v)), None)
             ran.add(site.path)
-            new = reader(_checked(args[0] if args else kwargs.get(name), site, shape))
+            old = args[0] if args else kwargs.get(name)
+            new = reader(_checked(old, site, shape))
             if new is None:
                 return None
+            new = new.reshape(old.shape)
             return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, name: new})
 
         return hook
 
     def on_output(site: Hook, reader: Callable) -> Callable:
         def hook(_module, _args, output):
-            first = output[0] if isinstance(output, tuple) else output
+            old = output[0] if isinstance(output, tuple) else output
             ran.add(site.path)
-            new = reader(_checked(first, site, shape))
-            return (new, *output[1:]) if new is not None and isinstance(output, tuple) else new
+            new = reader(_checked(old, site, shape))
+            if new is None:
+                return None
+            new = new.reshape(old.shape)
+            return (new, *output[1:]) if isinstance(output, tuple) else new
 
         return hook
 
@@ -192,10 +200,11 @@ def _hooked(readers: Sequence[tuple[Hook, Callable]], shape: Sequence[int]) -> I
 
 
 def _checked(seen: object, hook: Hook, shape: Sequence[int]) -> torch.Tensor:
-    """`seen` if it is activations [*shape, d_in]."""
+    """`seen` if it is activations [*shape, d_in]; some modules meet them as one long list."""
     is_tensor = torch.is_tensor(seen)
-    if is_tensor and seen.is_floating_point() and seen.shape[:-1] == tuple(shape):
-        return seen
+    if is_tensor and seen.is_floating_point():
+        if seen.shape[:-1] in (tuple(shape), (math.prod(shape),)):
+            return seen.view(*shape, seen.shape[-1])
     what = f"{seen.dtype} {list(seen.shape)}" if is_tensor else type(seen).__name__
     raise SiteError(
         f"the {hook.side} of {hook.path!r} is no activations [batch, context, d_in]: "

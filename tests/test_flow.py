@@ -211,7 +211,7 @@ def test_a_part_of_the_features_under_a_name_of_ones_own(workspace, capsys):
 def test_a_run_of_another_sae_is_not_overwritten(workspace, capsys):
     shutil.copytree(workspace / "saes/one", workspace / "saes/two")
     line = _refused(capsys, workspace, "explain two --run one-lexical")
-    assert "explains one: choose another --run" in line
+    assert "explains one by lexical: choose another --run" in line
 
 
 def test_the_same_seed_gives_the_same_weights(finished, inputs, tmp_path):

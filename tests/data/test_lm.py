@@ -231,6 +231,7 @@ def test_more_families_mean_the_same_by_a_site(family):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
+    model.requires_grad_(False)
     lm = language_models.LanguageModel(family, model, None, "cpu", family)
     ids = IDS % 99
     found = lm.capture(ids, ["attn_z.1", "mlp_out.1", "resid_post.1"])
