@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 STEPS = (
-    ("train", "--l0 32 --d-sae 2048 --tokens 2e6 --corpus-tokens 1e6"),
+    ("train", "--l0 32 --d-sae 2048 --tokens 2e6 --corpus-tokens 1e6 --per-document 16"),
     ("evaluate", ""),
     ("harvest", ""),
     ("explain", ""),

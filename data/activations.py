@@ -33,6 +33,7 @@ from data.tokens import ContextBatch, ContextMaker, ContextRule, MaskRule
 
 NORM_LIMIT_MEDIANS = 10.0  # tokens with a norm beyond so many medians are attention sinks
 POOL_ROWS = 262_144
+PIECE_ROWS = 16_384  # of a shuffled pool, copied at once
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,7 @@ class ShuffledRows:
         return pools
 
     def _chunks(self) -> Iterator[torch.Tensor]:
-        """Rows from `taken` on, a pool at a time, endlessly."""
+        """Rows from `taken` on, endlessly, in pieces of one pool after another."""
         epoch, skip = divmod(self.taken, self.n_rows)
         while True:
             for number, contexts in enumerate(self._pools(epoch)):
@@ -279,8 +280,11 @@ class ShuffledRows:
                 # Reading in corpus order keeps the disk sequential; the shuffle happens in memory.
                 x = torch.from_numpy(self.cache.x[np.sort(rows)])
                 order = np.random.default_rng([self.seed, epoch, number]).permutation(len(rows))
-                yield x[torch.from_numpy(order[skip:])] if skip else x[torch.from_numpy(order)]
+                # Piece by piece: a shuffled copy of the whole pool would double its memory.
+                for start in range(skip, len(rows), PIECE_ROWS):
+                    yield x[torch.from_numpy(order[start : start + PIECE_ROWS])]
                 skip = 0
+                del x
             epoch += 1
 
     def batches(self, batch_size: int) -> Iterator[torch.Tensor]:

@@ -13,15 +13,25 @@ from http.client import HTTPException
 TIMEOUT_S = 5.0
 
 
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the token goes to the hub alone, and a redirect is an answer too."""
+
+    def redirect_request(self, *args):
+        return None
+
+
 def status(path: str) -> tuple[int | None, str]:
     """(HTTP status of a HEAD request for ENDPOINT/path, "") or (None, the reason)."""
     from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers
 
     if constants.HF_HUB_OFFLINE:
         return None, "HF_HUB_OFFLINE is set"
-    request = urllib.request.Request(f"{constants.ENDPOINT}/{path}", method="HEAD")
+    # With the user's token, without which the hub denies that a gated model is there.
+    address, headers = f"{constants.ENDPOINT}/{path}", build_hf_headers()
+    request = urllib.request.Request(address, method="HEAD", headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
+        with urllib.request.build_opener(_Stay).open(request, timeout=TIMEOUT_S) as reply:
             return reply.status, ""
     except urllib.error.HTTPError as error:
         return error.code, ""

@@ -220,6 +220,39 @@ def test_the_same_seed_gives_the_same_weights(finished, inputs, tmp_path):
     assert (tmp_path / "again" / weights).read_bytes() == (finished / weights).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("family", "options", "has_effects"),
+    [
+        ("gemma2", "--site attn_z.1 --pack", True),
+        ("gpt2", "--site mlp_out.0 --dtype bfloat16 --skip-first 2 --per-document 2", True),
+        ("gpt_neox", "--site hook:gpt_neox.layers.0.mlp.act:output", False),
+    ],
+)
+def test_other_families_sites_and_ways_to_cut_text(family, options, has_effects, inputs, tmp_path):
+    workspace = tmp_path / "my workspace"
+    texts = tiny.write_texts(tmp_path / "my texts", tiny.sentences(150, seed=4))
+    model = tiny.save(tmp_path / "model", family)
+    at = ["--workspace", str(workspace)]
+    train = f"train one {SMALL} --lm {model} {options} --device cpu".split()
+    assert run.main([*train, "--text", str(texts), *at]) == 0
+    for command in (
+        "evaluate one",
+        "harvest one --top 3 --tokens 2000",
+        "explain one",
+        "score one",
+    ):
+        assert run.main([*command.split(), *at]) == 0, command
+    root = open_root()
+    store = FeatureStore(root, workspace / "saes/one/features.duckdb")
+    assert store.summary()["alive"] > 10
+    (feature, *_) = [r.feature for r in store.rows(_all())[0] if r.fires > 20]
+    assert (len(store.feature(feature).top_ids) == 10) == has_effects
+    assert len(store.examples(feature, "top")) == 3
+    _, _, scores = read_results(root, workspace / "autointerp/one-lexical/results.duckdb")
+    assert sum(s.status == "ok" for s in scores.values()) > 3
+    root.close()
+
+
 # ---------------------------------------------------------------- refusals
 
 
@@ -251,7 +284,7 @@ def test_a_taken_name_is_refused_and_with_replace_made_anew(workspace, inputs, c
         ("--corpus-tokens 0", "less than one token"),
         ("--corpus-tokens nan", "--corpus-tokens nan"),
         ("--context 3", "too short"),
-        ("--context 100000", "longer than this model's 64 tokens"),
+        ("--context 100000", "longer than the 64 tokens"),
         ("--skip-first 15", "leaves nothing of 16"),
         ("--per-document 0", "--per-document 0"),
         ("--chat", "no chat template"),
