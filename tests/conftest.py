@@ -26,3 +26,10 @@ def pytest_collection_finish() -> None:
 def workspace(tmp_path) -> Workspace:
     """An empty workspace."""
     return Workspace.open(tmp_path / "workspace")
+
+
+def pytest_sessionfinish() -> None:
+    """Lets go of what the app's tests left cached: DuckDB grumbles about handles alive at exit."""
+    streamlit = sys.modules.get("streamlit")
+    if streamlit is not None:
+        streamlit.cache_resource.clear()

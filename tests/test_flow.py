@@ -260,6 +260,8 @@ def test_a_taken_name_is_refused_and_with_replace_made_anew(workspace, inputs, c
     words = f"train one {SMALL} --lm {inputs['lm']} --text {inputs['text']}"
     line = _refused(capsys, workspace, words)
     assert "saes/one exists already" in line and "--replace" in line
+    early = _refused(capsys, workspace, "train one --lm /no/such/model --text /none")
+    assert early == line, "before anything is loaded or read"
     before = (workspace / "saes/one/sae_weights.safetensors").read_bytes()
     assert _train(workspace, inputs, options="--replace --seed 3") == 0
     assert (workspace / "saes/one/sae_weights.safetensors").read_bytes() != before

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import run
+from commands import progress
 from commands.app import free_port
 from commands.capture import anywhere
 from commands.judges import feature_range, judge_named
@@ -52,11 +53,14 @@ def test_local_paths_become_absolute_and_names_stay(tmp_path, monkeypatch):
         assert anywhere(name) == name
 
 
-def test_progress_goes_to_standard_error_and_passes_every_step_on(capsys):
+def test_progress_goes_to_standard_error_and_passes_every_step_on(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN_EVERY_S", -1.0)  # a line a step
     steps = list(track(range(5), "counting", lambda s: (s + 1, 5), lambda s: f"at {s}"))
     told = capsys.readouterr()
     assert steps == [0, 1, 2, 3, 4]
-    assert told.out == "" and "counting: done in" in told.err and "at 4" in told.err
+    lines = told.err.splitlines()
+    assert told.out == "" and lines[:5] == [f"counting: {20 * i}%  at {i - 1}" for i in range(1, 6)]
+    assert lines[5].startswith("counting: done in") and lines[5].endswith("at 4")
     assert list(track([], "nothing", lambda s: (0, 1))) == []
     assert capsys.readouterr().err == ""
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from data import activations
 from data.activations import (
     ActivationCache,
     ActivationSpec,
@@ -284,6 +285,15 @@ def test_the_order_is_the_seeds_and_nothing_elses(numbered):
     assert _stream(_source(numbered), 1500) == first
     assert _stream(_source(numbered), 1500, batch=7) == first, "nor the batch size"
     assert _stream(_source(numbered, seed=1), 1500) != first
+
+
+@pytest.mark.parametrize("taken", [0, 3, 150, 1001])
+def test_the_order_does_not_depend_on_the_pieces_a_pool_is_copied_in(numbered, taken, monkeypatch):
+    whole = _stream(_source(numbered), 2500)
+    monkeypatch.setattr(activations, "PIECE_ROWS", 7)
+    source = _source(numbered)
+    source.seek(taken)
+    assert _stream(source, 1300, batch=16) == whole[taken : taken + 1300]
 
 
 @pytest.mark.parametrize("pool", [40, 150, 600])
