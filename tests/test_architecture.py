@@ -263,8 +263,11 @@ MACHINE = [
     "/".join(["", "opt", "wheels"]),
     "/".join(["", "opt", "pypi"]),
 ]
-REGISTRIES = [".".join(["pypi", "org"]), ".".join(["files", "pythonhosted", "org"]),
-              ".".join(["download", "pytorch", "org"])]  # fmt: skip
+REGISTRIES = [
+    ".".join(["pypi", "org"]),
+    "python" + "hosted",
+    ".".join(["download", "pytorch", "org"]),
+]
 
 
 def machine_faults(sources: dict[str, str]) -> list[str]:
