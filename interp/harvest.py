@@ -27,7 +27,7 @@ from interp.effects import logit_effects
 from interp.sampling import BestPerFeature
 from interp.stats import StreamingStats, in_pre_sample, token_hash
 from sae.models import SAE
-from sae.sparse import encode_sparse
+from sae.sparse import Buffers, encode_sparse
 
 SCALE_ROWS = 4_096  # rows whose mean square sets the scale of the histograms
 BATCH = 4_096  # rows encoded at once
@@ -72,6 +72,7 @@ class Harvest:
         theta = sae.threshold.detach().cpu().numpy()
         pre_unit = np.where(theta > 0, theta, scale)
         self.stats = StreamingStats(d_sae, scale, pre_unit)
+        self.buffers = Buffers()
         self.top = BestPerFeature(d_sae, config.top, one_per_document=True)
         # One more than is kept: its hash says how likely the kept ones were.
         self.active = BestPerFeature(d_sae, config.active + 1, one_per_document=False)
@@ -97,7 +98,7 @@ class Harvest:
         for first in range(start, stop, BATCH):
             last = min(first + BATCH, stop)
             x = torch.from_numpy(np.array(cache.x[first:last])).to(self.sae.W_enc.device)
-            code = encode_sparse(self.sae, x)
+            code = encode_sparse(self.sae, x, self.buffers)
             self.stats.update(code)
             sampled = torch.from_numpy(np.flatnonzero(in_sample[first - start : last - start]))
             self.stats.update_pre(self.sae.pre(x[sampled.to(x.device)]))

@@ -68,11 +68,13 @@ def live(root):
     assert live.state()["state"] == "stopped"
     began = time.monotonic()
     live.start()
-    assert time.monotonic() - began < 5, "starting must not wait for the model"
-    assert live.state()["state"] == "loading"
-    _wait(live, "ready")
-    yield live
-    live.stop()
+    try:
+        assert time.monotonic() - began < 5, "starting must not wait for the model"
+        assert live.state()["state"] == "loading"
+        _wait(live, "ready")
+        yield live
+    finally:
+        live.stop()
 
 
 def _ask(live, message: bytes) -> dict:
@@ -168,14 +170,17 @@ def live_tokens(root, name):
 def test_a_worker_that_was_killed_is_noticed_and_another_one_started(tmp_path, monkeypatch):
     """A process of ours stands for the worker; what start() starts is only written down."""
     live = LiveModel(tmp_path, "one")
-    with socket.socket() as probe, subprocess.Popen(["sleep", "600"]) as process:
-        probe.bind(("127.0.0.1", 0))  # bound but not listening: it refuses
-        address = {"pid": process.pid, "port": probe.getsockname()[1], "token": "t", "since": 0}
-        live.address_file.parent.mkdir()
-        live.address_file.write_text(json.dumps(address))
-        assert live.state()["state"] == "stopped", "it runs but does not listen"
-        with pytest.raises(WorkerError, match="does not answer"):
-            live.encode("text")
+    process = subprocess.Popen(["sleep", "600"])
+    try:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))  # bound but not listening: it refuses
+            address = {"pid": process.pid, "port": probe.getsockname()[1], "token": "t", "since": 0}
+            live.address_file.parent.mkdir()
+            live.address_file.write_text(json.dumps(address))
+            assert live.state()["state"] == "stopped", "it runs but does not listen"
+            with pytest.raises(WorkerError, match="does not answer"):
+                live.encode("text")
+    finally:
         process.kill()
         process.wait()
     assert live.state()["state"] == "stopped"
