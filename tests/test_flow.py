@@ -456,3 +456,28 @@ def test_a_killed_training_leaves_no_sae_and_the_next_one_clears_up(inputs, tmp_
     assert _train(workspace, inputs) == 0
     assert Workspace.open(workspace).saes == ["one"]
     assert [p.name for p in workspace.rglob(".*")] == []
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.soak)])
+def test_a_killed_harvest_leaves_the_old_store_or_the_new_one(workspace, rounds):
+    rng = random.Random(rounds)
+    store, known = workspace / "saes" / "one" / "features.duckdb", 4  # harvested with --top 4
+    for number in range(rounds):
+        words = ["harvest", "one", "--top", str(5 + number), "--workspace", str(workspace)]
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "run.py"), *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        time.sleep(rng.uniform(2, 7))  # imports take about three seconds of it
+        process.kill()
+        process.wait()
+        root = open_root()
+        top = FeatureStore(root, store).meta["examples"]["top"]
+        root.close()
+        assert top in (known, 5 + number)
+        known = top
+    assert run.main(["harvest", "one", "--top", "3", "--workspace", str(workspace)]) == 0
+    left = [p.name for p in store.parent.iterdir() if p.name.startswith(".")]
+    assert left == [] and FeatureStore(open_root(), store).meta["examples"]["top"] == 3
