@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from data import hub
 from data.errors import ModelError, SiteError
-from data.sites import Hook, blocks, final_norm, locate
+from data.sites import Hook, final_norm, locate
 
 DEMO = Path(__file__).parent / "demo"
 COMMIT = re.compile("[0-9a-f]{40}")  # of a hub model
@@ -79,10 +79,6 @@ class LanguageModel:
     def width(self, site: str) -> int:
         """d_in at `site`, read from one token: no configuration says it for every site."""
         return self.capture(torch.tensor([[0]]), [site])[site].shape[-1]
-
-    @property
-    def n_layers(self) -> int:
-        return len(blocks(self.model)[1])
 
     @property
     def context_limit(self) -> int | None:
