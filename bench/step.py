@@ -1,6 +1,6 @@
-"""A JumpReLU training step: time, and its ratio to the encoder matmul alone.
+"""A training step: time, and its ratio to the encoder matmul alone.
 
-    python -m bench.step [--d-in 256] [--d-sae 2048] [--batch 2048] [--l0 32] [--json]
+    python -m bench.step [--arch A] [--d-in 256] [--d-sae 2048] [--batch 2048] [--l0 32] [--json]
 
 Synthetic sparse activations; the whole step of the trainer (gradients, projection, Adam, control)
 after 200 warm-up steps, in turn with the encoder matmul, so that both see the same machine. The
@@ -21,8 +21,9 @@ import time
 import torch
 
 from run import keep_freed_memory
-from sae.config import SAEConfig, preset
-from sae.losses import dense_step
+from sae.config import ARCHITECTURES, shape_for
+from sae.presets import preset
+from sae.reference import differentiate
 from sae.trainer import Trainer
 
 
@@ -47,26 +48,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, value in (("d-in", 256), ("d-sae", 2048), ("batch", 2048), ("l0", 32)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--arch", choices=ARCHITECTURES, default="jumprelu")
     parser.add_argument("--steps", type=int, default=60, help="steps timed")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     keep_freed_memory()
     rows = planted(32 * args.batch, args.d_in, args.d_sae, args.l0)
-    config = preset("small_budget", tokens=1000 * args.batch, batch=args.batch, l0=float(args.l0))
-    trainer = Trainer(rows, SAEConfig(args.d_in, args.d_sae), config)
-    batches = trainer.source.batches(args.batch)
-    for step in range(200):
-        trainer.step(step, trainer._units(next(batches)))
+    config = preset(
+        "small_budget", args.arch, tokens=1000 * args.batch, batch=args.batch, l0=float(args.l0)
+    )
+    trainer = Trainer(rows, shape_for(args.d_in, args.d_sae, config), config)
+    batches = trainer.batches()
+    for _ in range(200):
+        trainer.step(trainer.units(next(batches)))
     weights = trainer.weights
     z = torch.empty(args.batch, args.d_sae)
     times: dict[str, list[float]] = {"matmul": [], "step": [], "dense": []}
     for step in range(200, 200 + args.steps):
-        x = trainer._units(next(batches))
+        x = trainer.units(next(batches))
         times["matmul"].append(milliseconds(lambda x=x: torch.mm(x, weights.W_enc.T, out=z)))
-        times["step"].append(milliseconds(lambda x=x, s=step: trainer.step(s, x)))
+        times["step"].append(milliseconds(lambda x=x: trainer.step(x)))
         if step % 10 == 0:
-            objective = trainer.objective(step)
-            times["dense"].append(milliseconds(lambda x=x, o=objective: dense_step(weights, x, o)))
+            objective = trainer.objective()
+            times["dense"].append(
+                milliseconds(lambda x=x, o=objective: differentiate(weights, x, o))
+            )
     medians = {name: statistics.median(values) for name, values in times.items()}
     medians["step_over_matmul"] = medians["step"] / medians["matmul"]
     medians["dense_over_step"] = medians["dense"] / medians["step"]

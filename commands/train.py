@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+STOPPED = 130  # the exit status after Ctrl-C
+
 
 @dataclass(frozen=True)
 class Train:
@@ -17,13 +19,20 @@ class Train:
         "python:stdlib"  # a file, a folder, hf:NAME[:SPLIT], python:stdlib, python:installed
     )
     text_field: str = "text"  # the column of JSONL, Parquet and hub data sets
-    arch: str = "jumprelu"  # architecture
+    arch: str | None = (
+        None  # jumprelu, gated, relu, topk, batchtopk, matryoshka (default: preset's)
+    )
     d_sae: int = 2048  # number of features
-    l0: float | None = None  # wanted active features per token (default 32; small_budget)
-    l0_coefficient: float | None = None  # lambda of lambda * L0 (deepmind)
+    l0: float | None = None  # wanted active features per token (small_budget: 32)
+    coefficient: float | None = None  # lambda, the price of sparsity (deepmind and other papers)
+    lr: float | None = None  # Adam's step (default: the preset's)
+    batch: int | None = None  # activations of one step (default: the preset's)
     tokens: float = 2e6  # activations to train on; passes over the corpus repeat
     corpus_tokens: float | None = None  # tokens to read from the text (default: as `tokens`)
-    preset: str = "small_budget"  # small_budget, or deepmind (needs billions of tokens)
+    preset: str = "small_budget"  # or deepmind, gemma_scope_2, anthropic_2025, gated_paper, ...
+    set: tuple[str, ...] = ()  # FIELD=VALUE ...: any other field of sae/config.py's TrainConfig
+    fit: str | None = None  # rescale_shift, rescale, jumprelu or jumprelu_frozen_encoder, on:
+    start_from: str | None = None  # a finished SAE of this workspace to go on from
     context: int = 256  # tokens of a context
     pack: bool = False  # join documents in one context, as the papers do
     chat: bool = False  # wrap each document in the model's chat template
@@ -33,118 +42,150 @@ class Train:
     dtype: str = "float32"  # of the language model: float32, bfloat16 or float16
     seed: int = 0
     workspace: Path = Path("workspace")
-    replace: bool = False  # replace a finished SAE of that name
-
-
-CALIBRATION_ROWS = 65_536
+    resume: bool = False  # go on with a run that was stopped or killed
+    replace: bool = False  # replace a finished SAE of that name, and a run that was stopped
 
 
 def run(args: Train) -> int:
-    import json
+    import shutil
 
-    import torch
-
-    from commands.capture import anywhere, capture
+    from commands import running
+    from commands.capture import capture
+    from commands.estimate import expected, refuse_too_large
     from commands.progress import track
+    from commands.rows import training_rows
     from data import lm as language_models
-    from data.activations import ActivationSpec, ShuffledRows
-    from data.errors import TextError
-    from data.tokens import ContextRule
     from data.workspace import Workspace
     from sae import formats
-    from sae.config import SAEConfig, check_pair, preset
+    from sae.config import shape_for
     from sae.trainer import Trainer
 
     workspace = Workspace.open(args.workspace)
     workspace.refuse_taken(args.name, args.replace)
-    changes = {"tokens": int(args.tokens), "seed": args.seed}
-    for field in ("l0", "l0_coefficient"):
-        if getattr(args, field) is not None:
-            changes[field] = getattr(args, field)
-    config = preset(args.preset, **changes)
-    rule = ContextRule(args.context, args.pack, args.chat, args.skip_first, args.per_document)
+    unfinished = workspace.unfinished(args.name)
+    resume = refuse_unclear(unfinished, args)
+    config = config_of(args)
+    fitted = None
+    if args.start_from is not None:
+        fitted, _ = formats.load(workspace.sae(args.start_from))
     lm = language_models.load(args.lm, args.device, args.dtype)
-    shape = SAEConfig(lm.width(args.site), args.d_sae, args.arch)
-    check_pair(shape, config)
-    refuse_too_large(shape, config.batch, lm.device)
-    if lm.context_limit is not None and args.context > lm.context_limit:
-        raise TextError(
-            f"--context {args.context} is longer than the {lm.context_limit} tokens this model was "
-            f"made for: use --context {lm.context_limit} or less"
-        )
-    corpus = int(args.tokens if args.corpus_tokens is None else args.corpus_tokens)
-    model, text = anywhere(args.lm), anywhere(args.text)
-    spec = ActivationSpec(model, args.site, text, args.text_field, corpus, rule, args.dtype)
-    cache = capture(workspace, lm, spec)
-    source = ShuffledRows(cache, cache.contexts_where("train", not_use="calibrate"), seed=args.seed)
-    calibrate = cache.rows_of(cache.contexts_where("train", use="calibrate"))[:CALIBRATION_ROWS]
-    rows = torch.from_numpy(cache.x[calibrate]) if len(calibrate) else None
-    if source.n_rows < config.batch:
-        raise TextError(
-            f"{args.text!r} gives {source.n_rows:,} training activations, less than a batch of "
-            f"{config.batch:,}: use a longer text, or raise --corpus-tokens"
-        )
-    if rows is None:
+    shape = shape_for(lm.width(args.site), args.d_sae if fitted is None else fitted.d_sae, config)
+    refuse_too_large(shape, config, lm.device)
+    refuse_long_context(args.context, lm)
+    cache = capture(workspace, lm, spec_for(args, args.site))
+    rows = training_rows(cache, args.seed, config.batch)
+    if rows.calibrate is None:
         print(
             "no document of this text falls into the calibrate split: l0 is fitted in training only"
         )
-    with workspace.new_sae(args.name, args.replace) as folder:
-        trainer = Trainer(source, shape, config, rows, lm.device)
-        with (folder / "train.jsonl").open("w") as log:
-            steps = track(
-                trainer,
-                "training",
-                lambda step: (step.step, trainer.n_steps),
-                lambda s: (
-                    f"{s.tokens_per_s or 0:,.0f} tokens/s  l0 {s.l0:.1f}  fve {s.fve:.3f}  "
-                    f"dead {s.dead}"
-                ),
+    if args.replace and not args.resume:
+        running.discard(unfinished)
+    try:
+        with workspace.new_sae(args.name, args.replace) as folder:
+            trainer = Trainer(
+                rows.source, shape, config, rows.calibrate, rows.heldout, lm.device, fitted, resume
             )
-            for step in steps:
-                log.write(json.dumps(step.row()) + "\n")
-                log.flush()
-        formats.save(trainer.sae(), folder, _metadata(args, lm, cache, config, corpus))
+            print(f"{args.name}: {expected([trainer])}")
+            steps = track(
+                running.follow(((0, step) for step in trainer), [running.Run(trainer, unfinished)]),
+                "training",
+                lambda step: (step[1].step, trainer.n_steps),
+                lambda step: told(step[1]),
+            )
+            for _ in steps:
+                pass
+            formats.save(trainer.sae(), folder, metadata(args, args.site, lm, cache, config))
+            shutil.copy(unfinished / running.LOG, folder / running.LOG)
+    except running.Stopped:  # outside: a folder that is left without an error is published
+        print(f"stopped at step {trainer.done:,} of {trainer.n_steps:,}: go on with --resume")
+        return STOPPED
+    running.discard(unfinished)
     print(f"wrote {workspace.sae(args.name)}")
     return 0
 
 
-def refuse_too_large(shape, batch: int, device: str) -> None:
-    """Raises Refused where weights, gradients, Adam's moments and one batch cannot fit."""
-    import torch
+def refuse_unclear(unfinished: Path, args: Train) -> Path | None:
+    """The checkpoint to go on from. Raises WorkspaceError where a stopped run is in the way, or
+    where there is none to resume."""
+    from commands.running import checkpoint_in
+    from data.errors import WorkspaceError
 
+    found = checkpoint_in(unfinished)
+    if args.resume:
+        if found is None:
+            raise WorkspaceError(f"there is no stopped run of {args.name}: leave --resume out")
+        return found
+    if found is not None and not args.replace:
+        raise WorkspaceError(
+            f"a run of {args.name} was stopped and can go on with --resume; "
+            "to begin anew, give --replace"
+        )
+    return None
+
+
+def config_of(args: Train):
+    """The TrainConfig that the command line asks for."""
+    from commands.recipe import recipe
     from sae.config import Refused
 
-    per_feature = 4 * (4 * (2 * shape.d_in + 2) + 3 * batch)  # float32 bytes
-    if device.startswith("cuda"):
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = _free_memory()
-    if shape.d_sae * per_feature > free:
-        raise Refused(
-            f"--d-sae {shape.d_sae:,} needs about {shape.d_sae * per_feature / 1e9:.0f} GB and "
-            f"{free / 1e9:.0f} are free: at most {free // per_feature:,} features fit"
+    if (args.fit is None) != (args.start_from is None):
+        raise Refused("--fit and --start-from belong together: name an SAE and what to fit on it")
+    return recipe(
+        args.preset,
+        args.arch,
+        args.fit,
+        args.set,
+        tokens=int(args.tokens),
+        seed=args.seed,
+        l0=args.l0,
+        coefficient=args.coefficient,
+        lr=args.lr,
+        batch=args.batch,
+    )
+
+
+def refuse_long_context(context: int, lm) -> None:
+    from data.errors import TextError
+
+    if lm.context_limit is not None and context > lm.context_limit:
+        raise TextError(
+            f"--context {context} is longer than the {lm.context_limit} tokens this model was "
+            f"made for: use --context {lm.context_limit} or less"
         )
 
 
-def _free_memory() -> int:
-    """Bytes that can be had without swapping; all of the memory where the system does not say."""
-    import os
-
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * int(next(x for x in lines if x.startswith("MemAvailable")).split()[1])
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def corpus_tokens(args: Train) -> int:
+    return int(args.tokens if args.corpus_tokens is None else args.corpus_tokens)
 
 
-def _metadata(args: Train, lm, cache, config, corpus: int) -> dict:
+def spec_for(args: Train, site: str):
+    """The activations that the command line asks for, at one site."""
+    from commands.capture import anywhere
+    from data.activations import ActivationSpec
+    from data.tokens import ContextRule
+
+    rule = ContextRule(args.context, args.pack, args.chat, args.skip_first, args.per_document)
+    model, text = anywhere(args.lm), anywhere(args.text)
+    return ActivationSpec(model, site, text, args.text_field, corpus_tokens(args), rule, args.dtype)
+
+
+def told(step) -> str:
+    """A few words on a record, beside the bar."""
+    heldout = f"  held out {step.heldout_fve:.3f}" if step.heldout_fve is not None else ""
+    return (
+        f"{step.tokens_per_s:,.0f} tokens/s  l0 {step.l0:.1f}  fve {step.fve:.3f}{heldout}  "
+        f"dead {step.dead}"
+    )
+
+
+def metadata(args: Train, site: str, lm, cache, config) -> dict:
     """What the SAE was made from; other tools read the first part, this program `workbench`."""
     from data.sites import transformer_lens_name
     from data.tokens import bos_of
 
     return {
         "model_name": cache.manifest["spec"]["lm"],
-        "hook_name": transformer_lens_name(args.site),
+        "hook_name": transformer_lens_name(site),
         "context_size": args.context,
         "prepend_bos": True,
         "dataset_path": cache.manifest["spec"]["text"],
@@ -152,10 +193,10 @@ def _metadata(args: Train, lm, cache, config, corpus: int) -> dict:
             "lm": cache.manifest["spec"]["lm"],
             "lm_weights": lm.fingerprint,
             "dtype": args.dtype,
-            "site": args.site,
+            "site": site,
             "text": cache.manifest["spec"]["text"],
             "text_field": args.text_field,
-            "corpus_tokens": corpus,
+            "corpus_tokens": corpus_tokens(args),
             "rule": cache.manifest["spec"]["rule"],
             "mask": cache.manifest["mask"],
             "bos": bos_of(lm.tokenizer),

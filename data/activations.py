@@ -1,7 +1,8 @@
 """The activation cache: one pass of the language model, kept on disk, shared by everything after.
 
-In:  a language model, a site, a text source. Out: a folder of plain arrays in corpus order and a
-     manifest; rows for training in a shuffled order whose whole state is a seed and an integer.
+In:  a language model, sites, a text source. Out: for each site a folder of plain arrays in corpus
+     order and a manifest; rows for training in a shuffled order whose whole state is a seed and an
+     integer.
 
     activations.f32   [n_rows, d_in]       only tokens the mask keeps
     rows.i32          [n_rows, 4]          document, position in it, context, column of each row
@@ -15,8 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -69,66 +71,103 @@ def source_fingerprint(source: str) -> str:
 
 @dataclass(frozen=True)
 class CaptureStep:
-    """Progress of building a cache."""
+    """Progress of building caches."""
 
-    tokens: int
+    tokens: int  # kept so far, at the site that keeps fewest
     total: int
 
 
 def build_cache(
     folder: Path, lm: LanguageModel, spec: ActivationSpec, batch: int = 32
 ) -> Iterator[CaptureStep]:
-    """Runs the model over the text once and fills `folder` (made by the caller, who publishes it).
+    """`build_caches` of the one site that `spec` names."""
+    return build_caches({spec.site: folder}, lm, spec, batch)
+
+
+def build_caches(
+    folders: Mapping[str, Path], lm: LanguageModel, spec: ActivationSpec, batch: int = 32
+) -> Iterator[CaptureStep]:
+    """Runs the model over the text once and fills a folder for each site.
+
+    folders: site -> its folder (made by the caller, who publishes it). `spec` says everything else;
+    its own site is not looked at. Each folder gets the bytes it would get alone. In memory: one
+    batch of activations [batch, context, d_in] for each site.
 
     Raises TextError when the text holds no token that the masks keep, ModelError when the model
     gives values that are not finite.
     """
-    locate(lm.model, spec.site)  # refuse a bad site before any work
+    for site in folders:
+        locate(lm.model, site)  # refuse a bad site before any work
     limit = lm.context_limit
     if limit is not None and spec.rule.context > limit:
         raise TextError(f"--context {spec.rule.context} is longer than this model's {limit} tokens")
     maker = ContextMaker(lm.tokenizer, spec.rule, spec.tokens, batch)
-    norm_limit, high_norm, n_rows, n_contexts, d_in = None, 0, 0, 0, 0
-    with (
-        (folder / "activations.f32").open("wb") as activations_file,
-        (folder / "rows.i32").open("wb") as rows_file,
-        (folder / "ids.i32").open("wb") as ids_file,
-    ):
+    with ExitStack() as files:
+        writers = [
+            _SiteWriter(folder, replace(spec, site=site), files) for site, folder in folders.items()
+        ]
         for contexts in maker(documents(spec.text, spec.text_field)):
-            ids = torch.from_numpy(contexts.ids.astype(np.int64))
-            x = lm.capture(ids, [spec.site])[spec.site].float().cpu().numpy()
-            norms = np.linalg.norm(x, axis=-1)
+            found = lm.capture(torch.from_numpy(contexts.ids.astype(np.int64)), list(folders))
             keep = maker.mask.keep_ids(contexts)
-            if not np.isfinite(norms[keep]).all():
-                raise ModelError(
-                    f"activations at {spec.site} of {spec.lm} in {spec.dtype} are not finite: "
-                    "use --dtype float32, or another site"
-                )
-            if norm_limit is None and keep.any():
-                norm_limit = float(NORM_LIMIT_MEDIANS * np.median(norms[keep]))
-            loud = keep & (norms > (norm_limit or np.inf))
-            high_norm += int(loud.sum())
-            keep &= ~loud
-            activations_file.write(np.ascontiguousarray(x[keep]).tobytes())
-            rows_file.write(_row_index(contexts, keep, n_contexts).tobytes())
-            ids_file.write(contexts.ids.tobytes())
-            n_rows, n_contexts = n_rows + int(keep.sum()), n_contexts + len(ids)
-            d_in = x.shape[-1]
-            yield CaptureStep(n_rows, spec.tokens)
-    if n_rows == 0:
-        raise TextError(f"no token of {spec.text!r} is left after the masks; name another --text")
-    _write_documents(folder, maker)
-    manifest = {
-        "spec": asdict(spec),
-        "weights": lm.fingerprint,
-        "n_rows": n_rows,
-        "n_contexts": n_contexts,
-        "d_in": d_in,
-        "mask": asdict(maker.mask) | {"norm_limit": norm_limit},
-        "high_norm": high_norm,
-        "n_documents": len(maker.documents),
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            for writer in writers:
+                # Popped, so that a site's activations leave the device once they are written.
+                x = found.pop(writer.spec.site).float().cpu().numpy()
+                writer.add(x, contexts, keep)
+            yield CaptureStep(min(writer.n_rows for writer in writers), spec.tokens)
+    for writer in writers:
+        writer.finish(maker, lm.fingerprint)
+
+
+class _SiteWriter:
+    """The folder of one site while it fills; norms are judged here, by the site's own median."""
+
+    def __init__(self, folder: Path, spec: ActivationSpec, files: ExitStack) -> None:
+        self.folder, self.spec = folder, spec
+        self.activations, self.rows, self.ids = (
+            files.enter_context((folder / name).open("wb"))
+            for name in ("activations.f32", "rows.i32", "ids.i32")
+        )
+        self.norm_limit: float | None = None
+        self.n_rows = self.n_contexts = self.high_norm = self.d_in = 0
+
+    def add(self, x: np.ndarray, contexts: ContextBatch, keep: np.ndarray) -> None:
+        """x: float32 [n, context, d_in]; keep: bool [n, context], tokens the mask keeps by id."""
+        norms = np.linalg.norm(x, axis=-1)
+        if not np.isfinite(norms[keep]).all():
+            raise ModelError(
+                f"activations at {self.spec.site} of {self.spec.lm} in {self.spec.dtype} are not "
+                "finite: use --dtype float32, or another site"
+            )
+        if self.norm_limit is None and keep.any():
+            self.norm_limit = float(NORM_LIMIT_MEDIANS * np.median(norms[keep]))
+        loud = keep & (norms > (self.norm_limit or np.inf))
+        keep = keep & ~loud  # a new array: the other sites read the old one
+        self.activations.write(np.ascontiguousarray(x[keep]).tobytes())
+        self.rows.write(_row_index(contexts, keep, self.n_contexts).tobytes())
+        self.ids.write(contexts.ids.tobytes())
+        self.high_norm += int(loud.sum())
+        self.n_rows += int(keep.sum())
+        self.n_contexts += len(contexts.ids)
+        self.d_in = x.shape[-1]
+
+    def finish(self, maker: ContextMaker, weights: str) -> None:
+        """Adds the documents and, last of all, the manifest; the arrays are closed by now."""
+        if self.n_rows == 0:
+            raise TextError(
+                f"no token of {self.spec.text!r} is left after the masks; name another --text"
+            )
+        _write_documents(self.folder, maker)
+        manifest = {
+            "spec": asdict(self.spec),
+            "weights": weights,
+            "n_rows": self.n_rows,
+            "n_contexts": self.n_contexts,
+            "d_in": self.d_in,
+            "mask": asdict(maker.mask) | {"norm_limit": self.norm_limit},
+            "high_norm": self.high_norm,
+            "n_documents": len(maker.documents),
+        }
+        (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
 def _row_index(contexts: ContextBatch, keep: np.ndarray, first_context: int) -> np.ndarray:

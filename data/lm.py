@@ -117,13 +117,15 @@ class LanguageModel:
         """[batch, context, vocabulary] float32."""
         return self.model(input_ids=ids.to(self.device), use_cache=False).logits.float()
 
-    @torch.inference_mode()
     def logits_replacing(
         self, ids: torch.Tensor, site: str, change: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        """Logits of the model with the activation x at `site` replaced by change(x)."""
+        """Logits of the model with the activation x at `site` replaced by change(x).
+
+        Gradients reach what change(x) was made of, if that asks for them: no inference mode here.
+        """
         with _hooked([(locate(self.model, site), change)], ids.shape):
-            return self.logits(ids)
+            return self.model(input_ids=ids.to(self.device), use_cache=False).logits.float()
 
     @torch.inference_mode()
     def readout(self) -> Readout:

@@ -10,6 +10,8 @@ Out: paths; the small JSON files as dicts; context managers under which a file o
     autointerp/<run>/    run.json  results.duckdb
     jobs/<id>/           job.json  progress.jsonl  log.txt
 
+    saes/.<name>.unfinished/  train.jsonl  checkpoint/: a training run that can be resumed
+
 Unfinished work is called `.<name>.part-<pid>...`, a result on its way out `.<name>.old-<pid>`. A
 process that is killed leaves those behind and never a half-written final name; the next writer
 clears them away.
@@ -94,6 +96,10 @@ class Workspace:
         """
         with _new_folder(self.root / "saes" / _checked(name), replace) as part:
             yield part
+
+    def unfinished(self, name: str) -> Path:
+        """saes/.<name>.unfinished, where a run of that name keeps what it needs to be resumed."""
+        return self.root / "saes" / f".{_checked(name)}.unfinished"
 
     def activations(self, hash: str) -> Path:
         """Where the activation cache of that hash is, or would be."""

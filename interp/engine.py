@@ -85,7 +85,8 @@ def join(folder: Path, device: str = "auto") -> tuple[SAE, LanguageModel, dict]:
     missing = [key for key in RECORDED if key not in made]
     if missing:
         raise ModelError(
-            f"{folder} does not record its {', '.join(missing)}: train it again with this program"
+            f"{folder} does not record its {', '.join(missing)}: import it again with --lm MODEL, "
+            "--text TEXT and, where its files do not name it, --site SITE"
         )
     lm = language_models.load_again(made["lm"], made["lm_weights"], made["dtype"], device)
     formats.check_width(sae, lm.width(made["site"]), f"{made['site']} of {made['lm']}")

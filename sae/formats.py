@@ -1,125 +1,163 @@
-"""Saved SAEs: SAELens's inference layout, a folder with cfg.json and sae_weights.safetensors.
+"""Saved SAEs, ours and everybody else's: one door to `sae/layouts/`.
 
-In: an SAE and what is known of its training. Out: two files with deterministic bytes; and back,
-refusing whatever is damaged or does not fit, with the reason. Publishing the folder (temporary
-name, rename) is the caller's.
-
-    W_enc [d_in, d_sae]   b_enc [d_sae]   W_dec [d_sae, d_in]   b_dec [d_in]   threshold [d_sae]
+In: an SAE and what is known of its training, or a path. Out: files; an SAE on raw activations and
+the facts its files and path state (model, site, l0, ...; None for what they do not). The native
+layout is SAELens's (`save`, `load`); `read` tells the other layouts by their files and keys.
 """
 
 from __future__ import annotations
 
-import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from sae.config import Refused
+from sae.layouts import dictionary_learning, gemma_scope, llamascopium, openai, saelens, sparsify
+from sae.layouts.build import check_finite, relu_to_jumprelu, writes_elsewhere
+from sae.layouts.files import read_torch
+from sae.layouts.saelens import CONFIG, WEIGHTS, load, save
+from sae.models import SAE, jumprelu_to_gated
 
-from sae.config import Refused, SAEConfig
-from sae.models import MODELS, SAE
+__all__ = [
+    "CONFIG", "READERS", "WEIGHTS", "WRITERS", "check_width", "detect", "find", "load", "read",
+    "save", "write",
+]  # fmt: skip
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+READERS: dict[str, Callable[[Path], tuple[SAE, dict]]] = {
+    "saelens": saelens.read,
+    "dictionary_learning": dictionary_learning.read,
+    "sparsify": sparsify.read,
+    "gemma_scope": gemma_scope.read,
+    "gemma_scope_2": gemma_scope.read_2,
+    "llamascopium": llamascopium.read,
+    "openai": openai.read,
+}
+# What every reader states, None where the files do not say.
+FACTS = ("format", "model", "site", "site_out", "hook_name", "l0", "context_size")
+# A folder that holds all of these files is of that format.
+SIGNATURES = (
+    ("saelens", saelens.CONFIG, saelens.WEIGHTS),
+    ("sparsify", sparsify.CONFIG, sparsify.WEIGHTS),
+    ("llamascopium", llamascopium.CONFIG, llamascopium.WEIGHTS),
+    ("llamascopium", llamascopium.OLD_CONFIG, llamascopium.OLD_WEIGHTS),
+    ("dictionary_learning", dictionary_learning.WEIGHTS),
+    ("gemma_scope", gemma_scope.PARAMS),
+    ("gemma_scope_2", gemma_scope.PARAMS_2),
+)
 
 
-def save(sae: SAE, folder: Path | str, metadata: dict) -> None:
-    """Writes both files into an existing folder. metadata: JSON, kept under "metadata".
+def read(path: Path | str, format: str = "auto") -> tuple[SAE, dict]:
+    """The SAE at `path`, a folder or a file, and the facts; facts["format"] names the one taken.
 
-    Refuses weights that are not finite.
+    `format` is a key of READERS, or auto. Refuses what is missing, unknown, ambiguous or damaged.
     """
-    folder = Path(folder)
-    tensors = {
-        name: value.detach().cpu().contiguous() for name, value in sorted(sae.state_dict().items())
-    }
-    for name, value in tensors.items():
-        if not bool(torch.isfinite(value).all()):
-            raise Refused(f"{name} holds values that are not finite: train again with a lower lr")
-    dtype = next(name for name, dtype in DTYPES.items() if dtype == sae.W_enc.dtype)
-    cfg = {
-        "architecture": sae.architecture,
-        "d_in": sae.d_in,
-        "d_sae": sae.d_sae,
-        "dtype": dtype,
-        "device": "cpu",
-        "apply_b_dec_to_input": False,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-        "metadata": metadata,
-    }
-    text = json.dumps(cfg, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    save_file(tensors, folder / WEIGHTS)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-
-
-def load(folder: Path | str) -> tuple[SAE, dict]:
-    """The SAE, on the CPU and working on raw activations, and its cfg.json.
-
-    An encoder that subtracts b_dec (apply_b_dec_to_input) is folded. Refuses a missing or damaged
-    file, an unknown architecture, input normalisation, and tensors that are missing, of the wrong
-    shape or not finite.
-    """
-    folder = Path(folder)
-    cfg = _read_config(folder / CONFIG)
-    path = folder / WEIGHTS
-    name = cfg["architecture"]
-    sae = MODELS[name](cfg["d_in"], cfg["d_sae"], DTYPES[cfg["dtype"]])
-    tensors = _read_tensors(path)
-    for key, wanted in sae.state_dict().items():
-        if key not in tensors:
-            raise Refused(f"{path} has no {key}, which {name} needs; it has {sorted(tensors)}")
-        if tensors[key].shape != wanted.shape:
-            raise Refused(
-                f"{path}: {key} is {tuple(tensors[key].shape)}, but d_in {sae.d_in} and d_sae "
-                f"{sae.d_sae} of {CONFIG} need {tuple(wanted.shape)}"
-            )
-        if not bool(torch.isfinite(tensors[key]).all()):
-            raise Refused(f"{path}: {key} holds values that are not finite; the file is damaged")
-    with torch.no_grad():
-        for key, parameter in sae.named_parameters():
-            parameter.copy_(tensors[key])
-        if cfg.get("apply_b_dec_to_input"):
-            sae.b_enc.sub_(sae.b_dec @ sae.W_enc)
-    return sae.requires_grad_(False), cfg
-
-
-def _read_config(path: Path) -> dict:
-    """cfg.json, checked as far as `load` relies on it."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise Refused(f"no file or folder at {path}: give the path of a saved SAE")
+    if format == "auto":
+        format = detect(path)
+    if format not in READERS:
+        raise Refused(f"format {format!r} is unknown: use auto, {', '.join(READERS)}")
     try:
-        cfg = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Refused(f"{path} is missing: this is not the folder of a saved SAE") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise Refused(f"{path} is damaged ({error}): copy it again") from None
-    if not isinstance(cfg, dict):
-        raise Refused(f"{path} holds a {type(cfg).__name__}, not an object: copy it again")
-    name = cfg.get("architecture")
-    if name not in MODELS:
-        raise Refused(f"{path}: architecture {name!r} is unknown; known are {', '.join(MODELS)}")
-    try:
-        SAEConfig(cfg.get("d_in"), cfg.get("d_sae"), name)
-    except Refused as error:
-        raise Refused(f"{path}: {error}") from None
-    if cfg.setdefault("dtype", "float32") not in DTYPES:
-        raise Refused(f"{path}: dtype {cfg['dtype']!r} is unknown; known are {', '.join(DTYPES)}")
-    normalised = cfg.get("normalize_activations", "none")
-    if normalised != "none":
+        sae, facts = READERS[format](path)
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error}") from None
+    facts = {key: value for key, value in facts.items() if _expected(key, value)}
+    return check_finite(path, sae), dict.fromkeys(FACTS) | facts
+
+
+def _expected(key: str, value: object) -> bool:
+    """Whether a fact is of the kind its readers rely on: files may say anything."""
+    kinds = {"metadata": dict, "l0": (int, float), "context_size": int, "layer": int,
+             "prepend_bos": bool}  # fmt: skip
+    return value is None or isinstance(value, kinds.get(key, str))
+
+
+def detect(path: Path) -> str:
+    """The format of the SAE at `path`, by files and keys. Refuses none or several, saying what was
+    seen."""
+    if path.is_dir():
+        formats = _signed(path)
+        if not formats and len(only := sorted(path.glob("*.pt"))) == 1:
+            return _of_pickle(only[0])
+    else:
+        signed = {f for f, *names in SIGNATURES if path.name in names} & set(_signed(path.parent))
+        by_suffix = {".npz": ["gemma_scope"], ".safetensors": ["gemma_scope_2"]}
+        formats = sorted(signed) or by_suffix.get(path.suffix, [])
+        if not formats and path.suffix in (".pt", ".pth"):
+            return _of_pickle(path)
+    if len(formats) == 1:
+        return formats[0]
+    folder = path if path.is_dir() else path.parent
+    seen = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())
+    listed = ", ".join(seen[:12]) + (", ..." if len(seen) > 12 else "") or "nothing"
+    if formats:
         raise Refused(
-            f"{path}: normalize_activations is {normalised!r}, but SAEs here work on raw "
-            "activations: fold the normalisation into the weights first"
+            f"{path} could be {' or '.join(formats)} (seen: {listed}): name one with --format"
         )
-    return cfg
+    raise Refused(f"{path} is no SAE of a known format; seen there: {listed}")
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}
-    except FileNotFoundError:
-        raise Refused(f"{path} is missing: this is not the folder of a saved SAE") from None
-    except (SafetensorError, OSError) as error:
-        raise Refused(f"{path} is damaged or cut short ({error}): copy it again") from None
+def _signed(folder: Path) -> list[str]:
+    found = {f for f, *names in SIGNATURES if all((folder / name).is_file() for name in names)}
+    return sorted(found)
+
+
+def _of_pickle(path: Path) -> str:
+    state = read_torch(path)
+    if openai.KEYS <= set(state):
+        return "openai"
+    if {"encoder.weight", "W_enc"} & set(state):
+        return "dictionary_learning"
+    listed = ", ".join(sorted(map(str, state))[:12]) or "nothing"
+    raise Refused(f"{path} is no SAE of a known format; its keys are {listed}")
+
+
+def find(root: Path | str) -> list[Path]:
+    """The folders of SAEs at or below `root`, sorted; [] for none. A file is its own answer."""
+    root = Path(root).expanduser()
+    if not root.is_dir() or _signed(root):
+        return [root] if root.exists() else []
+    found = []
+    for folder, below, _ in os.walk(root):
+        below.sort()
+        if _signed(Path(folder)):
+            found.append(Path(folder))
+            below.clear()
+    return found
+
+
+# ---------------------------------------------------------------- writing
+
+
+def _as_gated(sae: SAE, folder: Path, metadata: dict) -> None:
+    """SAELens's layout, whatever the SAE was: a Gated SAE with the same features."""
+    if sae.architecture != "gated":
+        if sae.architecture == "topk" or writes_elsewhere(sae):
+            kind = "TopK SAE" if sae.architecture == "topk" else "transcoder"
+            raise Refused(
+                f"no Gated SAE has the features of a {kind}: export with --format saelens"
+            )
+        sae = jumprelu_to_gated(relu_to_jumprelu(sae) if sae.architecture == "relu" else sae)
+    save(sae, folder, metadata)
+
+
+WRITERS: dict[str, Callable[[SAE, Path, dict], None]] = {
+    "saelens": save,
+    "gemma_scope": gemma_scope.write,
+    "dictionary_learning": dictionary_learning.write,
+    "gated": _as_gated,
+}
+
+
+def write(sae: SAE, folder: Path | str, format: str, metadata: dict) -> None:
+    """Writes the files of that format, a key of WRITERS, into an existing folder.
+
+    Refuses an SAE that the format cannot hold, naming one that can.
+    """
+    if format not in WRITERS:
+        raise Refused(f"format {format!r} is unknown: use one of {', '.join(WRITERS)}")
+    WRITERS[format](sae.cpu(), Path(folder), metadata)
 
 
 def check_width(sae: SAE, width: int, site: str) -> None:

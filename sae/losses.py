@@ -1,73 +1,117 @@
-"""Loss terms as pure functions of tensors, and the dense training step built on them.
+"""Loss terms as pure functions of tensors: each gives its value and its gradient.
 
-    L = mean over rows of ||x - x_hat||^2 + lambda ||f||_0          (arXiv 2407.14435, eq. 9)
+    L = mean over rows of ||x - x_hat||^2 + lambda S(f) + ...      (arXiv 2407.14435, eq. 9)
 
-Each term gives its value and its gradient, and `SUPPORT` says on which (row, feature) entries the
-gradient with respect to the code can be non-zero; the sparse path relies on that. In: working
-weights and a batch in training units. Out: gradients and the batch's statistics.
+`SUPPORT` says on which (row, feature) entries a term's gradient with respect to the code can be
+non-zero: at active ones, inside the straight-through window as well, or anywhere. sae.step relies
+on it to touch nothing else. In: entries of a batch in training units. Out: values and gradients;
+and Weights, Objective, Gradients, Stats: what one training step takes and gives.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sae.jump import jumprelu, step, window
+from sae.jump import RECTANGLE, Kernel
 
-# Where a term's gradient with respect to theta and the pre-activations lives: on entries that are
-# active, on those inside the window (as well), or anywhere.
 SUPPORT: dict[str, Literal["active", "window", "dense"]] = {
-    "reconstruction": "window",  # df at active entries; theta's gradient at those in the window
+    # Penalties on the number of active features: theta's gradient, inside the window.
     "l0": "window",
+    "target_l0": "window",
+    "quadratic_l0": "window",
+    "quadratic_frequency": "window",
+    "squared_frequency": "window",
+    # Penalties on the values of active features; through a jump also theta's, inside the window.
+    "l1": "active",
+    "weighted_l1": "active",
+    "tanh": "active",
+    "lp": "active",
+    # df at active entries; theta's gradient inside the window.
+    "reconstruction": "window",
+    "gated_auxiliary": "active",
+    # Non-zero at every silent entry, but there it is one number a feature: sae.step writes it as a
+    # correction at active entries and a product of two vectors.
+    "pre_activation": "active",
+    # From features without an active entry: a small dense block of their own.
+    "dead_features": "dense",
 }
+SMALLEST = 1e-3  # of lp: (u + SMALLEST)^p has a finite slope at u = 0
 
 
 @dataclass
 class Weights:
-    """The trainer's working weights. W_enc is [d_sae, d_in], so that both its gradient and
-    its rows are contiguous; `sae.models` holds the transpose."""
+    """The trainer's working weights; None where the architecture has none.
+
+    W_enc is [d_sae, d_in], so that both its gradient and its rows are contiguous; `sae.models`
+    holds the transpose.
+    """
 
     W_enc: Tensor  # [d_sae, d_in]
-    b_enc: Tensor  # [d_sae]
+    b_enc: Tensor  # [d_sae]; a Gated SAE's b_gate
     W_dec: Tensor  # [d_sae, d_in]
     b_dec: Tensor  # [d_in]
-    theta: Tensor  # [d_sae], 0 or more
+    theta: Tensor | None = None  # [d_sae], 0 or more
+    r_mag: Tensor | None = None  # [d_sae]
+    b_mag: Tensor | None = None  # [d_sae]
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights that exist, by name, in a fixed order."""
+        for entry in fields(Weights):
+            value = getattr(self, entry.name)
+            if value is not None:
+                yield entry.name, value
+
+
+@dataclass
+class Gradients(Weights):
+    """dL/d(weights), shaped like Weights, and dot(dL/dW_dec, W_dec) per row for the projection."""
+
+    W_dec_parallel: Tensor | None = None  # [d_sae]
+    theta_from_error: Tensor | None = None  # [d_sae] the reconstruction's share of theta
 
 
 @dataclass(frozen=True)
 class Objective:
     """What one step minimises. Scalars that change while training are 0-d tensors."""
 
-    l0_coefficient: Tensor | float  # lambda
-    bandwidth: Tensor | float  # eps
+    architecture: str = "jumprelu"
+    penalty: str = "l0"
+    coefficient: Tensor | float = 0.0  # lambda
+    l0: float = 1.0  # of target_l0, quadratic_l0, and k of the TopK family
+    frequency_scale: float = 0.05  # f0 of quadratic_frequency
+    tanh_scale: float = 4.0
+    exponent: float = 0.5  # of lp
+    penalty_decoder_free: bool = True  # whether decoder norms in S(f) get a gradient
+    pre_activation_coefficient: Tensor | float = 0.0
+    bandwidth: Tensor | float | None = None  # eps, one or [d_sae]; None: no window
+    kernel: Kernel = RECTANGLE
     pre_activation_gradient: float = 0.0  # c of sae.jump
     pre_relu: bool = False
     pre_encoder_bias: bool = False
-
-
-class Gradients(NamedTuple):
-    """dL/d(weights), shaped like Weights, and dot(dL/dW_dec, W_dec) per row for the projection."""
-
-    W_enc: Tensor
-    b_enc: Tensor
-    W_dec: Tensor
-    b_dec: Tensor
-    theta: Tensor
-    W_dec_parallel: Tensor  # [d_sae]
+    aux_decoder_free: bool = False  # gated: the auxiliary reconstruction trains the decoder
+    groups: tuple[int, ...] = ()  # matryoshka: ends of the nested prefixes, the last is d_sae
+    dead: Tensor | None = None  # [n] features that count as dead; None: none
+    aux_coefficient: float = 0.0
+    aux_k: int = 1
+    bfloat16: bool = False  # the encoder's matrix product
 
 
 class Stats(NamedTuple):
-    """Facts of one batch, left on the device."""
+    """Facts of one batch, left on the device. NaN where the architecture has no such thing."""
 
     reconstruction: Tensor  # mean over rows of ||x - x_hat||^2
+    penalty: Tensor  # lambda S(f) and the other terms, mean over rows
     l0: Tensor  # active entries per row
-    window: Tensor  # entries inside the window per row
-    benefit: Tensor  # mean over window entries of I = -B theta dL/df
-    sensitivity: Tensor  # window estimate of -d L0 / d log theta
     fired: Tensor  # [d_sae] rows on which each feature is active
+    window: Tensor  # [d_sae] rows on which each feature is inside the window
+    benefit: Tensor  # the lambda at which the window's entries push theta nowhere on balance
+    sensitivity: Tensor  # window estimate of -d L0 / d log theta
+    threshold: Tensor  # least value selected; BatchTopK
 
 
 def reconstruction(x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,37 +120,47 @@ def reconstruction(x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.vector_norm(error).square() / x.shape[0], error * (2 / x.shape[0])
 
 
-def l0(n_active: Tensor, n_rows: int, coefficient: Tensor | float) -> tuple[Tensor, Tensor | float]:
-    """lambda times the mean number of active entries, and its gradient per active indicator."""
-    return coefficient * n_active / n_rows, coefficient / n_rows
+def step_penalty(o: Objective, l0: Tensor, per_row: Tensor, fired: Tensor) -> tuple[Tensor, Tensor]:
+    """S of the number of active features, and dS / d(one active entry), both for lambda = 1.
 
+    l0: mean active entries per row; per_row [batch]; fired [d_sae]. The gradient is one number,
+    one a row [batch, 1], or one a feature [d_sae].
 
-def dense_step(w: Weights, x: Tensor, o: Objective) -> tuple[Gradients, Stats]:
-    """Autograd through every entry: the reference, and the path for dense codes and for GPUs.
-
-    x [batch, d_in]. sae.sparse.sparse_step gives the same gradients from few entries.
+        l0                   ||f||_0                                 (arXiv 2407.14435, eq. 9)
+        target_l0            (mean ||f||_0 / l0* - 1)^2              (ibid., on the batch's mean)
+        quadratic_l0         (2 / l0*) (||f||_0 - l0*)^2, per row    (Gemma Scope 2, eq. 5)
+        quadratic_frequency  sum_i p_i (1 + p_i / f0)                (DeepMind, March 2025)
+        squared_frequency    sum_i p_i^2                             (ibid., footnote 4)
     """
-    leaves = [t.detach().requires_grad_() for t in (w.W_enc, w.b_enc, w.W_dec, w.b_dec, w.theta)]
-    W_enc, b_enc, W_dec, b_dec, theta = leaves
-    with torch.enable_grad():
-        z = torch.addmm(b_enc, x - b_dec if o.pre_encoder_bias else x, W_enc.T)  # [batch, d_sae]
-        z = z.relu() if o.pre_relu else z
-        f = jumprelu(z, theta, o.bandwidth, o.pre_activation_gradient)
-        f.retain_grad()
-        n_active = step(z, theta, o.bandwidth, o.pre_activation_gradient).sum()
-        error, _ = reconstruction(x, torch.addmm(b_dec, f, W_dec))
-        (error + l0(n_active, x.shape[0], o.l0_coefficient)[0]).backward()
-    with torch.no_grad():
-        inside = window(z, theta, o.bandwidth)
-        per_feature = inside.sum(0).to(x.dtype)
-        n_inside = per_feature.sum()
-        benefit = -x.shape[0] * (f.grad * inside * theta).sum() / n_inside.clamp_min(1)
-        stats = Stats(
-            error.detach(),
-            n_active.detach() / x.shape[0],
-            n_inside / x.shape[0],
-            benefit,
-            (per_feature * theta / o.bandwidth).sum() / x.shape[0],
-            (f > 0).sum(0).to(x.dtype),
-        )
-        return Gradients(*(leaf.grad for leaf in leaves), (f * f.grad).sum(0)), stats
+    n_rows, aim = per_row.shape[0], o.l0
+    if o.penalty == "l0":
+        return l0, torch.full_like(l0, 1 / n_rows)
+    if o.penalty == "target_l0":
+        off = l0 / aim - 1
+        return off.square(), 2 * off / (aim * n_rows)
+    if o.penalty == "quadratic_l0":
+        off = per_row - aim
+        return (2 / aim) * off.square().mean(), (4 / (aim * n_rows)) * off[:, None]
+    p = fired / n_rows
+    if o.penalty == "quadratic_frequency":
+        return (p * (1 + p / o.frequency_scale)).sum(), (1 + 2 * p / o.frequency_scale) / n_rows
+    return p.square().sum(), 2 * p / n_rows
+
+
+def value_penalty(o: Objective, u: Tensor) -> tuple[Tensor, Tensor]:
+    """phi(u) and phi'(u) of entries u = f ||d|| (u = f where norms have no part), u >= 0.
+
+    l1, weighted_l1   u                 (arXiv 2404.16014 sec. 2; Conerly et al. 2024)
+    tanh              tanh(c u)         (Anthropic, January 2025)
+    lp                u^p, p < 1        (with u + SMALLEST for u: a finite slope at 0)
+    """
+    if o.penalty == "tanh":
+        value = torch.tanh(o.tanh_scale * u)
+        return value, o.tanh_scale * (1 - value.square())
+    if o.penalty == "lp":
+        shifted, p = u + SMALLEST, o.exponent
+        return shifted**p - SMALLEST**p, p * shifted ** (p - 1)
+    return u, torch.ones_like(u)
+
+
+NORM_WEIGHTED = ("weighted_l1", "tanh", "lp")  # penalties of u = f ||d||

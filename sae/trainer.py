@@ -1,128 +1,83 @@
-"""The training loop: a source of raw activations in, Step records and a folded SAE out.
+"""The training loop of one SAE: a source of raw activations in, Step records and a folded SAE out.
 
-Rows are brought to training units (E||x||^2 = 1), every step is one call
-step(weights, x, objective) -> gradients, stats, and scale, centre and pre-encoder bias are folded
-into the weights at the end. Nothing is read back to the host between log steps.
+Rows are brought to training units, every step is one call step(weights, x, objective) ->
+gradients, stats, and scale, centre and pre-encoder bias are folded into the weights at the end.
+Nothing is read back to the host between log steps. A checkpoint holds everything that the rest of
+the run depends on, so that a resumed run gives the same weights byte for byte.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sae import control
+from sae import checkpoint, control, start
+from sae import units as training_units
 from sae.config import Refused, SAEConfig, TrainConfig, check_pair
-from sae.losses import Gradients, Objective, Stats
-from sae.models import SAE, fold
-from sae.sparse import Buffers, sparse_step
+from sae.entries import Buffers
+from sae.jump import KERNELS
+from sae.losses import Gradients, Objective, Stats, Weights
+from sae.metrics import Metrics
+from sae.models import SAE
+from sae.revive import dead_features, resample
+from sae.sources import Source, as_source
+from sae.sparse import decode_sparse, encode_sparse
+from sae.step import step as one_step
+from sae.units import Units
+from sae.watch import Step, Watch
 
-DEAD_AFTER = 200_000  # rows without firing after which a feature counts as dead while training
-
-
-class Source(Protocol):
-    """Raw activations, endlessly."""
-
-    def batches(self, batch_size: int) -> Iterator[Tensor]:
-        """Float32 rows [batch_size, d_in], from the current position on, without end."""
-
-    def seek(self, n_rows: int) -> None:
-        """Sets the position: n_rows handed out since the very start."""
-
-    def state(self) -> dict:
-        """What identifies the position: JSON."""
-
-
-class TensorSource:
-    """Rows of one tensor [n, d_in], in a new seeded order every time all were seen."""
-
-    def __init__(self, rows: Tensor, seed: int = 0) -> None:
-        if rows.ndim != 2 or rows.shape[0] == 0:
-            raise Refused(f"activations are {tuple(rows.shape)}: expected [rows, d_in], not empty")
-        self.rows, self.seed, self.position = rows, seed, 0
-
-    def _order(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(self.rows.shape[0], generator=generator)
-
-    def batches(self, batch_size: int) -> Iterator[Tensor]:
-        n, epoch, order = self.rows.shape[0], -1, torch.empty(0)
-        while True:
-            picked: list[Tensor] = []
-            missing = batch_size
-            while missing:
-                if self.position // n != epoch:
-                    epoch = self.position // n
-                    order = self._order(epoch)
-                start = self.position % n
-                picked.append(order[start : start + missing])
-                self.position += picked[-1].numel()
-                missing -= picked[-1].numel()
-            yield self.rows[torch.cat(picked).to(self.rows.device)].float()
-
-    def seek(self, n_rows: int) -> None:
-        self.position = n_rows
-
-    def state(self) -> dict:
-        return {"seed": self.seed, "rows": self.position}
-
-
-@dataclass(frozen=True)
-class Step:
-    """Means over the steps since the last record; the keys of train.jsonl."""
-
-    step: int  # optimiser steps taken
-    tokens: int  # rows seen
-    loss: float  # mean ||x - x_hat||^2 (+ lambda L0 under control "lambda"), training units
-    fve: float  # 1 - ||x - x_hat||^2 / ||x - mean||^2, on the training rows
-    l0: float
-    dead: int  # features that have not fired for DEAD_AFTER rows
-    window: float  # share of all pre-activations inside the straight-through window
-    theta_mean: float  # training units
-    bandwidth: float  # training units
-    lr: float
-    # the price of one active entry; under control "shift" the running benefit at the threshold
-    l0_coefficient: float
-    tokens_per_s: float
-
-    def row(self) -> dict:
-        """The record under train.jsonl's names, in which l0_coefficient is "lambda"."""
-        return {("lambda" if k == "l0_coefficient" else k): v for k, v in vars(self).items()}
+THRESHOLD_BETA = 0.99  # of the running least selected value of BatchTopK
+CALIBRATION_CHECKS = 40  # looks at the calibration rows in one run, under control "price"
+CALIBRATION_ROWS = 4096  # of one look, from all over: neighbours are of one document
+BESIDE_THE_STEP = 1.3  # Adam, projection and control, in units of a step's gradients
+EVALUATION_ROWS = 8192  # encoded at once
+EVALUATIONS = 10  # looks at the held-out rows in one run
 
 
 class Trainer:
-    """Iterate it once for Step records, then take `sae()`.
+    """Iterate it for Step records, then take `sae()`.
 
-    source: a Source or a tensor of rows [n, d_in]; calibrate: rows of the same kind, not trained
-    on, to which the final factor on theta is fitted (control "shift" only; None: not fitted).
-    Same seed, source, thread count and machine: the same weights, byte for byte. Refuses
-    contradictory configurations, rows of the wrong width, constant rows, and a loss that is no
-    longer finite.
+    source: a Source, a tensor of rows [n, d_in], or an iterable of such tensors. calibrate: rows of
+    the same kind, not trained on, that the last correction of L0 is fitted to (None: not fitted).
+    heldout: rows that are only ever evaluated. fitted: an SAE on raw activations to start from,
+    for rescaling, shifting or fine-tuning it. Same seed, source, thread count and machine: the
+    same weights, byte for byte. Refuses contradictory configurations, rows of the wrong width,
+    constant rows, and a loss that is no longer finite.
     """
 
     def __init__(
         self,
-        source: Source | Tensor,
+        source: Source | Tensor | Iterable[Tensor],
         sae: SAEConfig,
         train: TrainConfig,
         calibrate: Tensor | None = None,
+        heldout: Tensor | None = None,
         device: str = "cpu",
+        fitted: SAE | None = None,
+        resume: Path | str | None = None,
     ) -> None:
         check_pair(sae, train)
-        self.source = TensorSource(source, train.seed) if isinstance(source, Tensor) else source
+        self.source = as_source(source, train.seed)
         self.sae_config, self.config, self.device = sae, train, torch.device(device)
-        if calibrate is not None:
-            self._check_rows(calibrate, "calibration rows")
-        self.calibrate = calibrate
+        for rows, what in ((calibrate, "calibration rows"), (heldout, "held-out rows")):
+            if rows is not None:
+                self._check_rows(rows, what)
+        self.calibrate, self.heldout, self.fitted = calibrate, heldout, fitted
         self.n_steps = train.n_steps
-        self.log_every = max(10, self.n_steps // 1000)
+        self.log_every = min(100, max(10, self.n_steps // 1000))
+        self.done = 0  # optimiser steps taken
         self._buffers = Buffers()
-        self._finished = False
-        self._begin()
+        self._kernel = KERNELS[train.kernel]
+        self._groups = _group_ends(sae.d_sae, train)
+        if resume is None:
+            self._begin()
+        else:
+            self._resume(Path(resume))
 
     # -- the start
 
@@ -135,174 +90,372 @@ class Trainer:
     def _first_rows(self) -> Tensor:
         """The first rows of the source, raw; the source is put back to its start."""
         c = self.config
-        n_batches = min(c.n_steps, -(-control.START_ROWS // c.batch))
-        self.source.seek(0)
-        batches = self.source.batches(c.batch)
-        rows = [next(batches).clone() for _ in range(n_batches)]
+        n_batches = min(c.n_steps, -(-start.START_ROWS // c.batch))
+        rows = []
+        for batch, _ in zip(self.source.batches(c.batch), range(n_batches), strict=False):
+            rows.append(batch.clone())
+        if not rows:
+            raise Refused(f"the source gives no batch of {c.batch:,} rows: use a smaller batch")
         self._check_rows(rows[0], "rows of the source")
         self.source.seek(0)
-        return torch.cat(rows)[: max(control.START_ROWS, c.batch)].to(self.device)
+        return torch.cat(rows)[: max(start.START_ROWS, c.batch)].to(self.device)
 
+    @torch.no_grad()
     def _begin(self) -> None:
         c, raw = self.config, self._first_rows()
-        mean = raw.mean(0, dtype=torch.float64)
-        square = raw.square().sum(1, dtype=torch.float64).mean()
-        if c.centre:
-            square = square - mean.square().sum()
-        if not bool(torch.isfinite(square)) or float(square) <= 0:
-            raise Refused(
-                f"the first {raw.shape[0]:,} rows have mean square {float(square)}: "
-                "activations must be finite and not all alike"
-            )
-        self.scale = float(square.sqrt())  # raw units per training unit
-        self.centre = mean.float() if c.centre else torch.zeros_like(mean, dtype=torch.float32)
-        self._mean = (mean.float() - self.centre) / self.scale  # training units
-        x = self._units(raw)
-        self.weights = control.starting_weights(x, self.sae_config, c)
-        theta = self.weights.theta
-        self._theta = theta.log() if c.log_theta else theta.clone()  # what Adam moves
-        bandwidth = torch.tensor(c.bandwidth or 0.0, device=self.device)
-        self.shift = None
-        if c.control == "shift":
-            if c.bandwidth is None:
-                bandwidth = control.starting_bandwidth(x, self.weights, c.l0)
-            _, first = self._gradients(x[: c.batch], Objective(0.0, bandwidth, **self._fixed()))
-            self.shift = control.Shift(c.l0, bandwidth, c.bandwidth is None, first)
-        self._bandwidth = bandwidth
+        self.units = training_units.measure(raw, c)
+        x = self.units(raw)
+        if self.fitted is None:
+            self.weights = start.starting_weights(x, self.sae_config, c)
+        else:
+            self.weights = training_units.to_weights(self.fitted, self.units, self.sae_config, c)
+        self._mean = x.mean(0, dtype=torch.float64).float()
+        self._begin_loops(x)
         self._optimiser = self._adam()
 
-    def _fixed(self) -> dict:
-        c = self.config
-        return {
-            "pre_activation_gradient": c.pre_activation_gradient,
-            "pre_relu": c.pre_relu,
-            "pre_encoder_bias": c.pre_encoder_bias,
-        }
+    def _begin_loops(self, x: Tensor) -> None:
+        """What Adam moves theta by, and the loops, at step 0. x: the first rows."""
+        c, w = self.config, self.weights
+        self._theta = None
+        if w.theta is not None:
+            self._theta = w.theta.log() if c.log_theta else w.theta.clone()
+        self._theta_mean = torch.zeros_like(w.b_enc)
+        self._least = torch.zeros((), device=self.device)
+        self.dead: Tensor | None = None
+        self.watch = Watch(self.sae_config.d_sae, self.device)
+        eps = None
+        if c.has_window and c.bandwidth is None:
+            each = c.bandwidth_rule in ("fixed", "per_feature")
+            eps = start.starting_bandwidth(x, w, c.l0 * c.start_share, each)
+        elif c.has_window:
+            eps = torch.tensor(c.bandwidth, device=self.device)
+        x = x[: c.batch]
+        _, first = one_step(w, x, self._fixed(eps, 0.0), self._buffers)
+        self.bandwidth = None
+        if eps is not None:
+            self.bandwidth = control.Bandwidth(c.bandwidth_rule, eps, x, w, first)
+        self.loop: control.Shift | control.Price | None = None
+        if c.control == "shift":
+            self.loop = control.Shift(first)
+        elif c.control == "price":
+            self.loop = control.Price(c.coefficient or 1e-2, first)
 
     def _adam(self) -> torch.optim.Adam:
-        w, c = self.weights, self.config
-        return torch.optim.Adam(
-            [
-                {"params": [w.W_enc, w.b_enc, w.W_dec, w.b_dec], "lr": c.lr},
-                {"params": [self._theta], "lr": c.theta_lr},
-            ],
-            betas=c.betas,
-            eps=c.adam_eps,
-            fused=True,
-        )
+        c = self.config
+        trained = [(n, p) for n, p in self.weights.items() if n not in (*c.freeze, "theta")]
+        groups = [{"params": [p for _, p in trained], "lr": c.lr}]
+        self._moves_theta = self._theta is not None and c.has_theta and "theta" not in c.freeze
+        if self._moves_theta:
+            groups.append({"params": [self._theta], "lr": c.theta_lr})
+        self._trained = trained
+        return torch.optim.Adam(groups, betas=c.betas, eps=c.adam_eps, fused=True)
 
     # -- one step
 
-    def _units(self, raw: Tensor) -> Tensor:
-        """Raw rows -> training units."""
-        return (raw.to(self.device, torch.float32) - self.centre).div_(self.scale)
+    def _fixed(self, eps: Tensor | None, coefficient: Tensor | float) -> Objective:
+        c = self.config
+        return Objective(
+            architecture=c.architecture,
+            penalty=c.penalty,
+            coefficient=coefficient,
+            l0=c.l0 or 1.0,
+            frequency_scale=c.frequency_scale,
+            tanh_scale=c.tanh_scale,
+            exponent=c.exponent,
+            penalty_decoder_free=c.decoder_norm == "free" and c.penalty_decoder == "free",
+            pre_activation_coefficient=c.pre_activation_coefficient,
+            bandwidth=eps,
+            kernel=self._kernel,
+            pre_activation_gradient=c.pre_activation_gradient,
+            pre_relu=c.pre_relu,
+            pre_encoder_bias=c.pre_encoder_bias,
+            aux_decoder_free=c.aux_decoder == "free",
+            groups=self._groups,
+            dead=self.dead if c.aux_coefficient else None,
+            aux_coefficient=c.aux_coefficient,
+            aux_k=c.aux_k or max(1, self.sae_config.d_in // 2),
+            bfloat16=c.precision == "bfloat16",
+        )
 
-    def _gradients(self, x: Tensor, objective: Objective) -> tuple[Gradients, Stats]:
-        return sparse_step(self.weights, x, objective, self._buffers)
-
-    def objective(self, step: int) -> Objective:
-        """What step `step` (from 0) minimises."""
-        if self.shift is not None:
-            return Objective(self.shift.l0_coefficient, self.shift.bandwidth, **self._fixed())
-        price = self.config.l0_coefficient * control.l0_factor(step, self.config)
-        return Objective(price, self._bandwidth, **self._fixed())
+    def objective(self) -> Objective:
+        """What the next step minimises."""
+        c = self.config
+        if self.loop is not None:
+            price = self.loop.coefficient
+        else:
+            price = (c.coefficient or 0.0) * control.coefficient_factor(self.done, c)
+        return self._fixed(None if self.bandwidth is None else self.bandwidth.eps, price)
 
     @torch.no_grad()
-    def step(self, step: int, x: Tensor) -> Stats:
-        """One optimiser step, number `step` from 0, on x [batch, d_in] in training units."""
+    def step(self, x: Tensor, z: Tensor | None = None) -> Stats:
+        """One optimiser step on x [batch, d_in] in training units.
+
+        z: its pre-activations, where a matrix product shared with other SAEs gave them.
+        """
         w, c = self.weights, self.config
-        gradients, stats = self._gradients(x, self.objective(step))
-        gradients.W_dec.addcmul_(gradients.W_dec_parallel[:, None], w.W_dec, value=-1)
-        w.W_enc.grad, w.b_enc.grad = gradients.W_enc, gradients.b_enc
-        w.W_dec.grad, w.b_dec.grad = gradients.W_dec, gradients.b_dec
-        self._theta.grad = gradients.theta * w.theta if c.log_theta else gradients.theta
-        factor = control.lr_factor(step, c)
-        for group, lr in zip(self._optimiser.param_groups, (c.lr, c.theta_lr), strict=True):
+        if self.done in control.resample_steps(c):
+            self._resample(x)
+        o = self.objective()
+        gradients, stats = one_step(w, x, o, self._buffers, z)
+        if c.decoder_norm == "unit":
+            gradients.W_dec.addcmul_(gradients.W_dec_parallel[:, None], w.W_dec, value=-1)
+        self._descend(gradients)
+        if c.decoder_norm == "unit" and "W_dec" not in c.freeze:
+            w.W_dec.div_(torch.linalg.vector_norm(w.W_dec, dim=1, keepdim=True))
+        self._control(stats, x)
+        if self._theta is not None and c.has_theta:
+            if c.log_theta:
+                torch.exp(self._theta, out=w.theta)
+            else:
+                w.theta.copy_(self._theta.clamp_(min=0))
+        if c.architecture in ("batchtopk", "matryoshka"):
+            least = torch.where(torch.isfinite(stats.threshold), stats.threshold, self._least)
+            beta = THRESHOLD_BETA if self.done else 0.0
+            self._least = torch.lerp(least, self._least, beta)
+        total = torch.linalg.vector_norm(x - self._mean).square() / x.shape[0]
+        self.watch.add(self.done, stats, total, x.shape[0], gradients)
+        self.done += 1
+        return stats
+
+    def _descend(self, gradients: Gradients) -> None:
+        """Adam's step on every trained weight."""
+        w, c = self.weights, self.config
+        for name, weight in self._trained:
+            weight.grad = getattr(gradients, name)
+        if self._moves_theta:
+            gradient = gradients.theta
+            if c.kde_beta:  # a kernel estimate over all past batches, the older the lighter
+                self._theta_mean.lerp_(gradient, 1 - c.kde_beta)
+                gradient = self._theta_mean / (1 - c.kde_beta ** (self.done + 1))
+            self._theta.grad = gradient * w.theta if c.log_theta else gradient
+        parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
+        if c.clip is not None:
+            norms = torch._foreach_norm([p.grad for p in parameters])
+            norm = torch.linalg.vector_norm(torch.stack(norms))
+            torch._foreach_mul_([p.grad for p in parameters], (c.clip / norm).clamp(max=1.0))
+        factor = control.lr_factor(self.done, c)
+        for group, lr in zip(self._optimiser.param_groups, (c.lr, c.theta_lr), strict=False):
             group["lr"] = lr * factor
         self._optimiser.step()
-        w.W_dec.div_(torch.linalg.vector_norm(w.W_dec, dim=1, keepdim=True))
-        if self.shift is not None:
-            move = self.shift.update(stats)
-            self._theta.add_(move) if c.log_theta else self._theta.mul_(move.exp())
-        if c.log_theta:
-            torch.exp(self._theta, out=w.theta)
-        else:
-            w.theta.copy_(self._theta.clamp_(min=0))
-        return stats
+
+    def _control(self, stats: Stats, x: Tensor) -> None:
+        c = self.config
+        if self.loop is not None:
+            move = self.loop.update(stats, control.l0_aim(self.done, c))
+            if c.control == "shift":
+                self._theta.add_(move) if c.log_theta else self._theta.mul_(move.exp())
+            elif self._correction_due():
+                rows = self.units(self.calibrate[:: -(-len(self.calibrate) // CALIBRATION_ROWS)])
+                self.loop.correct(control.active_per_row(self._entering(rows), self.weights))
+        if self.bandwidth is not None:
+            self.bandwidth.update(self.done, stats, x, self.weights)
+
+    def _correction_due(self) -> bool:
+        every = max(1, self.n_steps // CALIBRATION_CHECKS)
+        late = self.done >= self.n_steps // 4
+        return self.calibrate is not None and late and self.done % every == 0
+
+    def _entering(self, x: Tensor) -> Tensor:
+        """Rows in training units as the encoder gets them."""
+        return x - self.weights.b_dec if self.config.pre_encoder_bias else x
+
+    def _resample(self, x: Tensor) -> None:
+        dead = dead_features(self.watch.silent_rows, self.config.dead_after)
+        if dead is None:
+            return
+        sae = training_units.in_units(self.weights, self.sae_config, self.config).to(x.device)
+        names = {name for name, _ in self._trained} & {"W_enc", "W_dec", "b_enc", "r_mag", "b_mag"}
+        moments = [
+            self._optimiser.state[weight][key]
+            for name, weight in self._trained
+            if name in names and weight in self._optimiser.state
+            for key in ("exp_avg", "exp_avg_sq")
+        ]
+        error = x - sae(x)
+        seed = self.config.seed * 1_000_003 + self.done
+        resample(self.weights, x, error, dead, moments, seed)
+        self.watch.silent_rows[dead] = 0
 
     # -- the loop
 
-    def __iter__(self) -> Iterator[Step]:
-        if self._finished:
-            raise Refused("this trainer has already run: make a new one")
-        self._finished = True
-        c, device = self.config, self.device
-        sums = torch.zeros(5, device=device)  # error, total, l0, window, loss
-        silent = torch.zeros(self.sae_config.d_sae, device=device)  # steps since each fired
-        first_bad = torch.tensor(self.n_steps, device=device)
-        since, clock = 0, time.perf_counter()
-        for step, raw in zip(range(self.n_steps), self.source.batches(c.batch), strict=False):
-            x = self._units(raw)
-            price = self.objective(step).l0_coefficient
-            stats = self.step(step, x)
-            error, loss = stats.reconstruction, stats.reconstruction
-            if c.control == "lambda":
-                loss = loss + price * stats.l0
-            total = torch.linalg.vector_norm(x - self._mean).square() / x.shape[0]
-            sums += torch.stack((error, total, stats.l0, stats.window, loss))
-            silent.add_(1).masked_fill_(stats.fired > 0, 0)
-            first_bad = torch.where(torch.isfinite(error), first_bad, first_bad.clamp_max(step))
-            since += 1
-            if since == self.log_every or step + 1 == self.n_steps:
-                self._refuse_not_finite(int(first_bad))
-                seconds = time.perf_counter() - clock
-                yield self._record(step, sums / since, silent, since * c.batch / seconds)
-                sums.zero_()
-                since, clock = 0, time.perf_counter()
-        self._fit_l0()
-
-    def _refuse_not_finite(self, step: int) -> None:
-        if step < self.n_steps:
-            raise Refused(
-                f"the loss is no longer finite at step {step + 1}: "
-                f"lower lr ({self.config.lr}), or look for NaN in the activations"
-            )
-
-    def _record(self, step: int, means: Tensor, silent: Tensor, rate: float) -> Step:
+    def batches(self) -> Iterator[Tensor]:
+        """The raw rows of the steps that are left. Refuses a source that ends too early."""
         c = self.config
-        error, total, l0, window, loss = means.tolist()
-        objective = self.objective(step)
-        return Step(
-            step=step + 1,
-            tokens=(step + 1) * c.batch,
-            loss=loss,
-            fve=1 - error / total,
-            l0=l0,
-            dead=int((silent * c.batch >= DEAD_AFTER).sum()),
-            window=window / self.sae_config.d_sae,
-            theta_mean=float(self.weights.theta.mean()),
-            bandwidth=float(objective.bandwidth),
-            lr=c.lr * control.lr_factor(step, c),
-            l0_coefficient=float(objective.l0_coefficient),
-            tokens_per_s=rate,
+        self.source.seek(self.done * c.batch)
+        rows = self.source.batches(c.batch)
+        for done in range(self.done, self.n_steps):
+            raw = next(rows, None)
+            if raw is None:
+                wanted = self.n_steps * c.batch
+                raise Refused(
+                    f"the source ended after {done * c.batch:,} of {wanted:,} rows: "
+                    "give more rows, or fewer tokens"
+                )
+            yield raw
+
+    def __iter__(self) -> Iterator[Step]:
+        if self.done == self.n_steps:
+            raise Refused("this trainer has already run: make a new one")
+        clock = time.perf_counter()
+        for raw in self.batches():
+            self.step(self.units(raw))
+            if self.record_due():
+                seconds, clock = time.perf_counter() - clock, time.perf_counter()
+                yield self.record(seconds)
+        self.finish()
+
+    def record_due(self) -> bool:
+        return self.done % self.log_every == 0 or self.done == self.n_steps
+
+    def record(self, seconds: float) -> Step:
+        """Means since the last record; the one place where the host waits for the device.
+
+        seconds: since the last record. Refuses a loss that is no longer finite.
+        """
+        c, o = self.config, self.objective()
+        if c.aux_coefficient:
+            self.dead = dead_features(self.watch.silent_rows, c.dead_after)
+        every = max(1, self.n_steps // self.log_every // EVALUATIONS) * self.log_every
+        due = self.done % every == 0 or self.done == self.n_steps
+        heldout = self.evaluate(self.heldout) if self.heldout is not None and due else None
+        return self.watch.record(
+            done=self.done,
+            config=c,
+            seconds=seconds,
+            theta=self.weights.theta if c.has_theta else None,
+            bandwidth=o.bandwidth,
+            coefficient=o.coefficient,
+            saturated=getattr(self.loop, "saturated", None),
+            lr=c.lr * control.lr_factor(self.done - 1, c),
+            heldout=heldout,
         )
+
+    @torch.no_grad()
+    def evaluate(self, rows: Tensor) -> tuple[float, float]:
+        """FVE and L0 of the SAE so far on raw rows [n, d_in]."""
+        sae = self.sae()
+        metrics = Metrics(sae.d_in, sae.d_sae)
+        for some in rows.split(EVALUATION_ROWS):
+            x = some.cpu().float()
+            code = encode_sparse(sae, x)
+            metrics.update(x, decode_sparse(sae, code, x), code)
+        result = metrics.result()
+        return result["fve"], result["l0"]
 
     # -- the end
 
     @torch.no_grad()
-    def _fit_l0(self) -> None:
-        if self.calibrate is not None and self.shift is not None:
-            x, w = self._units(self.calibrate), self.weights
-            entering = x - w.b_dec if self.config.pre_encoder_bias else x
-            w.theta.mul_(control.threshold_scale(entering, w, self.config.l0))
+    def finish(self) -> None:
+        """Fits one last factor on the thresholds: L0 on unseen documents becomes the target.
+
+        That L0 is looked for between the next rows of the source and the calibration rows, by
+        control.expected_gap.
+        """
+        c, w = self.config, self.weights
+        if c.architecture in ("batchtopk", "matryoshka"):
+            w.theta = self._least.expand_as(w.b_enc).clone()
+        if self.calibrate is None or w.theta is None or c.control not in ("shift", "k"):
+            return
+        rows = [raw for raw, _ in zip(self.source.batches(c.batch), range(16), strict=False)]
+        calibrate = self._entering(self.units(self.calibrate))
+        if not rows:
+            w.theta.mul_(control.threshold_scale(calibrate, w, c.l0))
+            return
+        train = self._entering(self.units(torch.cat(rows)))
+        train_l0 = control.active_per_row(train, w).mean()
+        gap = control.expected_gap(control.active_per_row(calibrate, w), train_l0)
+        w.theta.mul_(control.threshold_scale(train, w, c.l0 * float((-gap).exp())))
 
     @torch.no_grad()
     def sae(self) -> SAE:
-        """The SAE so far, on the CPU and in raw units (see sae.models.fold)."""
-        return fold(
-            self.weights,
-            self.sae_config.architecture,
-            self.scale,
-            self.centre,
-            self.config.pre_encoder_bias,
-        )
+        """The SAE so far, on the CPU and for raw activations, decoder rows at norm 1."""
+        w = self.weights
+        if self.config.architecture in ("batchtopk", "matryoshka") and w.theta is None:
+            w = replace(w, theta=self._least.expand_as(w.b_enc))
+        return training_units.to_sae(w, self.units, self.sae_config, self.config)
+
+    # -- what it will take
+
+    def memory(self) -> int:
+        """Bytes that a run of this kind needs at most: see `memory_needed`."""
+        return memory_needed(self.sae_config, self.config)
+
+    def seconds_per_step(self) -> float:
+        """A step's time, from three looks at the next batch. The source stays where it is."""
+        raw = next(iter(self.batches()))
+        self.source.seek(self.done * self.config.batch)
+        x, times = self.units(raw), []
+        for _ in range(3):
+            began = time.perf_counter()
+            _, stats = one_step(self.weights, x, self.objective(), self._buffers)
+            stats.l0.item()  # wait for the device
+            times.append(time.perf_counter() - began)
+        return sorted(times)[1] * BESIDE_THE_STEP
+
+    # -- checkpoints
+
+    def _own(self) -> dict[str, Tensor]:
+        """The tensors of this object that a resumed run needs, by attribute."""
+        names = ("_mean", "_theta", "_theta_mean", "_least", "dead")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def save(self, folder: Path | str) -> None:
+        """Writes a checkpoint in place of the last one; the last stays until this one is whole."""
+        groups = {
+            "own": self._own() | {"centre": self.units.centre},
+            "weights": dict(self.weights.items()),
+            "loop": self.loop.state() if self.loop is not None else {},
+            "bandwidth": self.bandwidth.state() if self.bandwidth is not None else {},
+            "watch": self.watch.state(),
+        }
+        for number, parameter in enumerate(self._parameters()):
+            groups[f"adam{number}"] = self._optimiser.state.get(parameter, {})
+        facts = {
+            "done": self.done,
+            "scale": self.units.scale,
+            "sae": asdict(self.sae_config),
+            "train": asdict(self.config),
+            "source": self.source.state(),
+        }
+        checkpoint.write(Path(folder), groups, facts)
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self._optimiser.param_groups for p in group["params"]]
+
+    def _resume(self, folder: Path) -> None:
+        c = self.config
+        groups, facts = checkpoint.read(folder, self.device)
+        checkpoint.refuse_different(facts, asdict(self.sae_config), asdict(c))
+        self._theta = self.dead = None
+        for name, value in groups["own"].items():
+            setattr(self, name, value)
+        self.units = Units(facts["scale"], groups["own"]["centre"], c.token_norm)
+        self.weights = Weights(**groups["weights"])
+        self.watch = Watch.restored(groups["watch"])
+        self.loop = self.bandwidth = None
+        if c.control in ("shift", "price"):
+            loop = control.Shift if c.control == "shift" else control.Price
+            self.loop = loop.restored(groups["loop"])
+        if c.has_window:
+            self.bandwidth = control.Bandwidth.restored(groups["bandwidth"], rule=c.bandwidth_rule)
+        self._optimiser = self._adam()
+        for number, parameter in enumerate(self._parameters()):
+            self._optimiser.state[parameter] = groups.get(f"adam{number}", {})
+        self.done = facts["done"]
+        checkpoint.refuse_other_rows(facts["source"], self.source.state())
+        self.source.seek(self.done * c.batch)
+
+
+def memory_needed(shape: SAEConfig, c: TrainConfig) -> int:
+    """Bytes of weights, gradients, Adam's moments, one batch's pre-activations and its entries."""
+    weights = 4 * 4 * shape.d_sae * (2 * shape.d_in + 4)
+    dense = 4 if c.architecture in ("gated", "relu") else 3  # while more than a few entries count
+    batch = 4 * c.batch * (dense * shape.d_sae + 6 * shape.d_in)
+    return weights + batch
+
+
+def _group_ends(d_sae: int, c: TrainConfig) -> tuple[int, ...]:
+    """Ends of the nested prefixes in features; the last is d_sae."""
+    if c.architecture != "matryoshka":
+        return ()
+    return tuple(sorted({max(1, round(share * d_sae)) for share in c.groups}))

@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = "--d-sae 64 --l0 4 --tokens 106500 --corpus-tokens 4000 --context 16 --site resid_post.1"
 METRICS = {
     "l0", "fve", "mse", "ce", "delta_loss", "loss_recovered", "kl", "gamma", "dead", "alive",
-    "high_freq_10", "high_freq_1", "n_tokens", "text", "split",
+    "high_freq_10", "high_freq_1", "n_tokens", "text", "split", "cosine", "l2_ratio",
+    "l0_distribution", "loss_recovered_mean", "by_position", "attribution",
 }  # fmt: skip
 
 
@@ -293,9 +294,9 @@ def test_a_taken_name_is_refused_and_with_replace_made_anew(workspace, inputs, c
         ("--site resid_post.3", "3 blocks, 0 to 2"),
         ("--site nowhere.1", "no site 'nowhere.1'"),
         ("--site hook:model.layers:output", "no activations"),
-        ("--arch cubist", "architecture 'cubist' is unknown"),
+        ("--arch cubist", "no recipe for architecture 'cubist'"),
         ("--preset best", "preset 'best' is unknown"),
-        ("--l0-coefficient 0.1", "l0_coefficient"),
+        ("--coefficient 0.1", "to set lambda yourself use the deepmind preset"),
         ("--dtype int8", "--dtype 'int8' is unknown"),
         ("--device gpu", "use auto, cpu or cuda"),
         ("--seed -1", "--seed -1"),

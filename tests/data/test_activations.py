@@ -13,6 +13,7 @@ from data.activations import (
     ActivationSpec,
     ShuffledRows,
     build_cache,
+    build_caches,
     source_fingerprint,
 )
 from data.errors import ModelError, SiteError, TextError, WorkspaceError
@@ -144,6 +145,90 @@ def test_activations_that_are_not_finite_are_refused(tmp_path):
     lm.model.model.embed_tokens.weight[LOUD] = float("nan")
     with pytest.raises(ModelError, match="not finite: use --dtype float32"):
         tiny.cache(tmp_path, lm, TEXTS)
+
+
+# ---------------------------------------------------------------- several sites in one pass
+
+
+SITES = ["resid_post.2", "attn_z.1", "mlp_out.0", "resid_post.0"]
+
+
+def _spec(source, tokens=10**9, pack=False):
+    rule = ContextRule(16, pack)
+    return ActivationSpec("tiny", "not looked at", str(source), "text", tokens, rule)
+
+
+def _together(folder, lm, spec, sites, batch=8):
+    """Folders of `sites` out of one build, and its steps."""
+    folders = {site: folder / str(number) for number, site in enumerate(sites)}
+    for made in folders.values():
+        made.mkdir(parents=True)
+    return folders, list(build_caches(folders, lm, spec, batch))
+
+
+def _apart(folder, lm, spec, site, batch=8):
+    folder.mkdir()
+    for _ in build_cache(folder, lm, dataclasses.replace(spec, site=site), batch):
+        pass
+    return folder
+
+
+def _bytes(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_sites_built_together_are_byte_for_byte_those_built_apart(family, pack, tmp_path):
+    lm = tiny.language_model(family)
+    lm.model.get_input_embeddings().weight[LOUD] *= 1e4  # loud in the stream, not in attn_z
+    source = tiny.write_jsonl(tmp_path / "text.jsonl", TEXTS)
+    spec = _spec(source, pack=pack)
+    folders, _ = _together(tmp_path / "together", lm, spec, SITES)
+    for number, (site, folder) in enumerate(folders.items()):
+        alone = _bytes(_apart(tmp_path / f"apart {number}", lm, spec, site))
+        assert len(alone) == 6 and _bytes(folder) == alone, site
+    caches = {site: ActivationCache(folder) for site, folder in folders.items()}
+    assert len({cache.mask.norm_limit for cache in caches.values()}) == len(SITES)
+    assert caches["resid_post.0"].n_rows < caches["attn_z.1"].n_rows, "each masks by its own norms"
+    assert [cache.manifest["spec"]["site"] for cache in caches.values()] == SITES
+
+
+def test_one_pass_of_the_model_serves_all_sites(lm, tmp_path, monkeypatch):
+    capture, asked = lm.capture, []
+
+    def counted(ids, sites):
+        asked.append((len(ids), list(sites)))
+        return capture(ids, sites)
+
+    monkeypatch.setattr(lm, "capture", counted)
+    spec = _spec(tiny.write_jsonl(tmp_path / "text.jsonl", TEXTS))
+    folders, steps = _together(tmp_path / "together", lm, spec, SITES)
+    n_contexts = len(ActivationCache(folders["attn_z.1"]).ids)
+    assert {tuple(sites) for _, sites in asked} == {tuple(SITES)}
+    assert sum(n for n, _ in asked) == n_contexts and len(asked) == len(steps) == -(
+        -n_contexts // 8
+    )
+
+
+def test_progress_of_several_sites_is_that_of_the_one_that_keeps_fewest(tmp_path):
+    lm = tiny.language_model("llama")
+    lm.model.get_input_embeddings().weight[LOUD] *= 1e4
+    spec = _spec(tiny.write_jsonl(tmp_path / "text.jsonl", TEXTS), tokens=900)
+    folders, steps = _together(tmp_path / "together", lm, spec, ["attn_z.1", "resid_post.0"])
+    kept = [ActivationCache(folder).n_rows for folder in folders.values()]
+    assert steps[-1].tokens == min(kept) == kept[1] < kept[0] and steps[-1].total == 900
+
+
+def test_one_bad_site_of_several_is_refused_by_name(tmp_path):
+    lm = tiny.language_model("llama")
+    spec = _spec(tiny.write_jsonl(tmp_path / "text.jsonl", TEXTS))
+    with pytest.raises(SiteError, match="no layer 9"):
+        _together(tmp_path / "layer", lm, spec, ["resid_post.0", "resid_post.9"])
+    assert not any((tmp_path / "layer" / "0").iterdir()), "before any work"
+    lm.model.model.layers[2].mlp.down_proj.weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match="activations at resid_post.2 of .* are not finite"):
+        _together(tmp_path / "nan", lm, spec, ["resid_post.1", "resid_post.2"])
 
 
 # ---------------------------------------------------------------- whole or not at all
