@@ -97,6 +97,8 @@ class LanguageModel:
 
         def keep(site: str) -> Callable[[torch.Tensor], None]:
             def reader(activation: torch.Tensor) -> None:
+                if site in found:  # a shared block runs again: its first run is what is read
+                    return
                 found[site] = activation.detach()
                 if len(found) == len(sites):
                     raise _Stop

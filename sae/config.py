@@ -128,6 +128,7 @@ class TrainConfig:
 
     # -- dead features
     dead_after: int = 200_000  # rows without firing after which a feature counts as dead
+    dead_decay: float = 0.0  # share by which a dead feature's threshold falls each step
     aux_coefficient: float = 0.0  # of the error's reconstruction from dead features (AuxK)
     aux_k: int | None = None  # dead features per row in it; None: d_in / 2
     resample_at: tuple[float, ...] = ()  # shares of the steps at which dead features start anew
@@ -211,7 +212,7 @@ class TrainConfig:
             _refuse_unless(
                 n is None or (math.isfinite(n) and n >= 0), f"{name} is {n!r}: it must be 0 or more"
             )
-        for name in ("pre_activation_gradient", "decay", "start_until"):
+        for name in ("pre_activation_gradient", "decay", "start_until", "dead_decay"):
             n = getattr(self, name)
             _refuse_unless(0 <= n <= 1, f"{name} is {n!r}: it must be from 0 to 1")
         for name in ("start_share", "exponent"):

@@ -8,6 +8,7 @@ the run depends on, so that a resumed run gives the same weights byte for byte.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
@@ -204,6 +205,7 @@ class Trainer:
             w.W_dec.div_(torch.linalg.vector_norm(w.W_dec, dim=1, keepdim=True))
         self._control(stats, x)
         if self._theta is not None and c.has_theta:
+            self._lower_dead_thresholds()
             if c.log_theta:
                 torch.exp(self._theta, out=w.theta)
             else:
@@ -249,6 +251,17 @@ class Trainer:
                 self.loop.correct(control.active_per_row(self._entering(rows), self.weights))
         if self.bandwidth is not None:
             self.bandwidth.update(self.done, stats, x, self.weights)
+
+    def _lower_dead_thresholds(self) -> None:
+        """Brings the thresholds of dead features towards their pre-activations, which give them no
+        gradient from so far away; features that fire again are in the list until the next record.
+        """
+        c = self.config
+        if c.dead_decay and self.dead is not None:
+            if c.log_theta:
+                self._theta[self.dead] += math.log1p(-c.dead_decay)
+            else:
+                self._theta[self.dead] *= 1 - c.dead_decay
 
     def _correction_due(self) -> bool:
         every = max(1, self.n_steps // CALIBRATION_CHECKS)
@@ -313,7 +326,7 @@ class Trainer:
         seconds: since the last record. Refuses a loss that is no longer finite.
         """
         c, o = self.config, self.objective()
-        if c.aux_coefficient:
+        if c.aux_coefficient or c.dead_decay:
             self.dead = dead_features(self.watch.silent_rows, c.dead_after)
         every = max(1, self.n_steps // self.log_every // EVALUATIONS) * self.log_every
         due = self.done % every == 0 or self.done == self.n_steps

@@ -2,15 +2,13 @@
 
     PYTHONPATH=. .peers/saelens/bin/python -m bench.peers.saelens JOB.json
 
-Recipes, the first three as docs/training_saes.md of SAELens 6.54 writes them, with what it does not
-mention left at the library's defaults; the setting is target_l0 for "quadratic", l0_coefficient
-for the others:
+Recipes; the setting is target_l0, for "step" l0_coefficient:
 
-    docs-quadratic   Gemma Scope 2's quadratic L0 loss
-    docs-step        DeepMind's L0 loss
-    docs-tanh        Anthropic's tanh loss
-    step, quadratic  rows centred and scaled, starting weights, thresholds, bandwidth, warm-up and
-                     decay of this project's own JumpReLU; the learning rate as given
+    docs-quadratic   as docs/training_saes.md of SAELens 6.54 has it: Gemma Scope 2's loss, and the
+                     library's defaults for all that it does not mention
+    step, quadratic  DeepMind's and Gemma Scope 2's loss with rows centred and scaled, starting
+                     weights, thresholds, bandwidth, warm-up and decay of this project's own
+                     JumpReLU; the learning rate as given
 """
 
 from __future__ import annotations
@@ -22,39 +20,25 @@ from sae_lens.config import SAETrainerConfig
 from bench.peers.common import Feed, Job, read_job, write
 
 NORM_BATCHES = 100  # of the library's estimate of the scale; 1,000 by default
-DOCUMENTED = {"normalize_activations": "expected_average_only_in"}
-NARROW = {"jumprelu_bandwidth": 0.01, "jumprelu_init_threshold": 0.01}
+PULL = 1e-3  # of the quadratic loss where E||x||^2 = 1; the documented 5 is for E||x||^2 = d_in
+DOCUMENTED = {
+    "normalize_activations": "expected_average_only_in",
+    "jumprelu_bandwidth": 0.01,
+    "jumprelu_init_threshold": 0.01,
+}
 
 
 def settings(job: Job, feed: Feed) -> tuple[dict, dict]:
     """Arguments of the SAE's config and of the trainer's."""
+    quadratic = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": job.setting}
     if job.recipe == "docs-quadratic":
-        return _quadratic(job, 5.0) | NARROW | DOCUMENTED, {}
-    if job.recipe == "docs-step":
-        return {"l0_coefficient": job.setting} | NARROW | DOCUMENTED, {}
-    if job.recipe == "docs-tanh":
-        tanh = {
-            "l0_coefficient": job.setting,
-            "jumprelu_sparsity_loss_mode": "tanh",
-            "jumprelu_tanh_scale": 4.0,
-            "jumprelu_bandwidth": 2.0,
-            "jumprelu_init_threshold": 0.1,
-            "pre_act_loss_coefficient": 3e-6,
-            "l0_warm_up_steps": job.steps,
-        }
-        return tanh | DOCUMENTED, {"lr_decay_steps": job.steps // 5}
-    loss = {"l0_coefficient": job.setting} if job.recipe == "step" else _quadratic(job, 1e-3)
+        return quadratic | {"l0_coefficient": 5.0} | DOCUMENTED, {}
+    loss = {"l0_coefficient": job.setting}
+    if job.recipe == "quadratic":
+        loss = quadratic | {"l0_coefficient": PULL}
     c = feed.config
     trainer = {"lr_warm_up_steps": c.warmup, "lr_decay_steps": round(c.decay * job.steps)}
     return loss | {"jumprelu_bandwidth": feed.start(job)[1]}, trainer
-
-
-def _quadratic(job: Job, coefficient: float) -> dict:
-    return {
-        "jumprelu_sparsity_loss_mode": "quadratic",
-        "target_l0": job.setting,
-        "l0_coefficient": coefficient,
-    }
 
 
 def main() -> None:

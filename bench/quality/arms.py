@@ -63,8 +63,9 @@ class Arm:
 class Peer:
     """A library's JumpReLU. Its L0 is a result, so its knob is searched until L0 fits.
 
-    Tuned: the loss, at the first lr, then lr. Fixed settings (`lrs` None) are neither tuned nor
-    searched: the knob is the wanted L0 itself.
+    Tuned: the loss, at the first lr, then lr; the first is where short trials found the best.
+    Settings from its documentation (`lrs` None) are neither tuned nor searched: the knob is the
+    wanted L0 itself, at seed 0 alone.
     """
 
     library: str  # environment .peers/LIBRARY and driver bench/peers/LIBRARY.py

@@ -174,8 +174,10 @@ class Plan:
             return []
         peer = isinstance(ARMS[arm], Peer)
         if peer and ARMS[arm].lrs is None:
-            wanted = (data.points[0] / 2, *data.points)
-            runs = [replace(self._first(data, arm, l0, *chosen), knob=float(l0)) for l0 in wanted]
+            if seed != 0:
+                return []
+            runs = [self._first(data, arm, l0, *chosen) for l0 in data.points]
+            runs = [replace(run, knob=run.l0) for run in runs]
         elif peer:
             runs = []
             for aim in aims(data):

@@ -82,6 +82,14 @@ def test_one_pass_for_several_sites_equals_one_pass_each(lm):
         assert torch.equal(together[site], lm.capture(IDS, [site])[site])
 
 
+def test_a_shared_block_is_read_at_its_first_run():
+    lm = tiny.language_model("llama")
+    lm.model.model.layers[1] = lm.model.model.layers[0]
+    alone = lm.capture(IDS, ["resid_post.0"])["resid_post.0"]
+    together = lm.capture(IDS, ["resid_post.0", "resid_post.2"])["resid_post.0"]
+    assert torch.equal(alone, together)
+
+
 @pytest.mark.parametrize("site", ["resid_post.1", "mlp_out.1", "attn_z.1"])
 def test_replacing_by_itself_changes_nothing_and_by_zeros_changes_the_logits(lm, site):
     plain = lm.logits(IDS)
