@@ -6,7 +6,8 @@ In: numbers a person chose. Out: SAEConfig, TrainConfig; `Refused`, the room's o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args, get_type_hints
 
 from sae.jump import KERNELS
@@ -178,13 +179,9 @@ class TrainConfig:
         return self.architecture == "jumprelu"
 
     def _check_words(self) -> None:
-        hints = get_type_hints(TrainConfig)
-        for field in fields(self):
-            words, seen = get_args(hints[field.name]), getattr(self, field.name)
-            if words and all(isinstance(word, str) for word in words):
-                _refuse_unless(
-                    seen in words, f"{field.name} is {seen!r}: use one of {', '.join(words)}"
-                )
+        for name, words in _word_fields().items():
+            seen = getattr(self, name)
+            _refuse_unless(seen in words, f"{name} is {seen!r}: use one of {', '.join(words)}")
         for name, known in (("architecture", ARCHITECTURES), ("token_norm", TOKEN_NORMS)):
             seen = getattr(self, name)
             _refuse_unless(
@@ -351,6 +348,17 @@ class TrainConfig:
             f"{self.tokens:,} tokens are {self.n_steps:,} steps, but warm-up takes {longest:,} "
             f"(preset {self.preset}): give more tokens, or use the small_budget preset",
         )
+
+
+@cache
+def _word_fields() -> dict[str, tuple[str, ...]]:
+    """The fields of TrainConfig that hold one of a few words, and the words."""
+    hints = {name: get_args(hint) for name, hint in get_type_hints(TrainConfig).items()}
+    return {
+        name: words
+        for name, words in hints.items()
+        if words and all(isinstance(word, str) for word in words)
+    }
 
 
 def check_pair(sae: SAEConfig, train: TrainConfig) -> None:

@@ -17,7 +17,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from sae.jump import RECTANGLE, Kernel
+from sae.config import SAEConfig, TrainConfig
+from sae.jump import KERNELS, RECTANGLE, Kernel
 
 SUPPORT: dict[str, Literal["active", "window", "dense"]] = {
     # Penalties on the number of active features: theta's gradient, inside the window.
@@ -99,6 +100,33 @@ class Objective:
     aux_coefficient: float = 0.0
     aux_k: int = 1
     bfloat16: bool = False  # the encoder's matrix product
+
+
+def objective_of(shape: SAEConfig, c: TrainConfig) -> Objective:
+    """What a recipe minimises, apart from what changes while training: coefficient, bandwidth and
+    the list of dead features."""
+    groups = ()
+    if c.architecture == "matryoshka":
+        groups = tuple(sorted({max(1, round(share * shape.d_sae)) for share in c.groups}))
+    return Objective(
+        architecture=c.architecture,
+        penalty=c.penalty,
+        l0=c.l0 or 1.0,
+        frequency_scale=c.frequency_scale,
+        tanh_scale=c.tanh_scale,
+        exponent=c.exponent,
+        penalty_decoder_free=c.decoder_norm == "free" and c.penalty_decoder == "free",
+        pre_activation_coefficient=c.pre_activation_coefficient,
+        kernel=KERNELS[c.kernel],
+        pre_activation_gradient=c.pre_activation_gradient,
+        pre_relu=c.pre_relu,
+        pre_encoder_bias=c.pre_encoder_bias,
+        aux_decoder_free=c.aux_decoder == "free",
+        groups=groups,
+        aux_coefficient=c.aux_coefficient,
+        aux_k=c.aux_k or max(1, shape.d_in // 2),
+        bfloat16=c.precision == "bfloat16",
+    )
 
 
 class Stats(NamedTuple):

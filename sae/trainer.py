@@ -8,7 +8,6 @@ the run depends on, so that a resumed run gives the same weights byte for byte.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
@@ -20,9 +19,9 @@ from torch import Tensor
 from sae import checkpoint, control, start
 from sae import units as training_units
 from sae.config import Refused, SAEConfig, TrainConfig, check_pair
+from sae.descent import Descent
 from sae.entries import Buffers
-from sae.jump import KERNELS
-from sae.losses import Gradients, Objective, Stats, Weights
+from sae.losses import Objective, Stats, Weights, objective_of
 from sae.metrics import Metrics
 from sae.models import SAE
 from sae.revive import dead_features, resample
@@ -73,8 +72,7 @@ class Trainer:
         self.log_every = min(100, max(10, self.n_steps // 1000))
         self.done = 0  # optimiser steps taken
         self._buffers = Buffers()
-        self._kernel = KERNELS[train.kernel]
-        self._groups = _group_ends(sae.d_sae, train)
+        self._objective = objective_of(sae, train)
         if resume is None:
             self._begin()
         else:
@@ -112,15 +110,11 @@ class Trainer:
             self.weights = training_units.to_weights(self.fitted, self.units, self.sae_config, c)
         self._mean = x.mean(0, dtype=torch.float64).float()
         self._begin_loops(x)
-        self._optimiser = self._adam()
+        self.descent = Descent(self.weights, self.config)
 
     def _begin_loops(self, x: Tensor) -> None:
-        """What Adam moves theta by, and the loops, at step 0. x: the first rows."""
+        """The loops at step 0. x: the first rows in training units."""
         c, w = self.config, self.weights
-        self._theta = None
-        if w.theta is not None:
-            self._theta = w.theta.log() if c.log_theta else w.theta.clone()
-        self._theta_mean = torch.zeros_like(w.b_enc)
         self._least = torch.zeros((), device=self.device)
         self.dead: Tensor | None = None
         self.watch = Watch(self.sae_config.d_sae, self.device)
@@ -131,7 +125,7 @@ class Trainer:
         elif c.has_window:
             eps = torch.tensor(c.bandwidth, device=self.device)
         x = x[: c.batch]
-        _, first = one_step(w, x, self._fixed(eps, 0.0), self._buffers)
+        _, first = one_step(w, x, replace(self._objective, bandwidth=eps), self._buffers)
         self.bandwidth = None
         if eps is not None:
             self.bandwidth = control.Bandwidth(c.bandwidth_rule, eps, x, w, first)
@@ -141,42 +135,7 @@ class Trainer:
         elif c.control == "price":
             self.loop = control.Price(c.coefficient or 1e-2, first)
 
-    def _adam(self) -> torch.optim.Adam:
-        c = self.config
-        trained = [(n, p) for n, p in self.weights.items() if n not in (*c.freeze, "theta")]
-        groups = [{"params": [p for _, p in trained], "lr": c.lr}]
-        self._moves_theta = self._theta is not None and c.has_theta and "theta" not in c.freeze
-        if self._moves_theta:
-            groups.append({"params": [self._theta], "lr": c.theta_lr})
-        self._trained = trained
-        return torch.optim.Adam(groups, betas=c.betas, eps=c.adam_eps, fused=True)
-
     # -- one step
-
-    def _fixed(self, eps: Tensor | None, coefficient: Tensor | float) -> Objective:
-        c = self.config
-        return Objective(
-            architecture=c.architecture,
-            penalty=c.penalty,
-            coefficient=coefficient,
-            l0=c.l0 or 1.0,
-            frequency_scale=c.frequency_scale,
-            tanh_scale=c.tanh_scale,
-            exponent=c.exponent,
-            penalty_decoder_free=c.decoder_norm == "free" and c.penalty_decoder == "free",
-            pre_activation_coefficient=c.pre_activation_coefficient,
-            bandwidth=eps,
-            kernel=self._kernel,
-            pre_activation_gradient=c.pre_activation_gradient,
-            pre_relu=c.pre_relu,
-            pre_encoder_bias=c.pre_encoder_bias,
-            aux_decoder_free=c.aux_decoder == "free",
-            groups=self._groups,
-            dead=self.dead if c.aux_coefficient else None,
-            aux_coefficient=c.aux_coefficient,
-            aux_k=c.aux_k or max(1, self.sae_config.d_in // 2),
-            bfloat16=c.precision == "bfloat16",
-        )
 
     def objective(self) -> Objective:
         """What the next step minimises."""
@@ -185,7 +144,12 @@ class Trainer:
             price = self.loop.coefficient
         else:
             price = (c.coefficient or 0.0) * control.coefficient_factor(self.done, c)
-        return self._fixed(None if self.bandwidth is None else self.bandwidth.eps, price)
+        return replace(
+            self._objective,
+            coefficient=price,
+            bandwidth=None if self.bandwidth is None else self.bandwidth.eps,
+            dead=self.dead if c.aux_coefficient else None,
+        )
 
     @torch.no_grad()
     def step(self, x: Tensor, z: Tensor | None = None) -> Stats:
@@ -196,20 +160,10 @@ class Trainer:
         w, c = self.weights, self.config
         if self.done in control.resample_steps(c):
             self._resample(x)
-        o = self.objective()
-        gradients, stats = one_step(w, x, o, self._buffers, z)
-        if c.decoder_norm == "unit":
-            gradients.W_dec.addcmul_(gradients.W_dec_parallel[:, None], w.W_dec, value=-1)
-        self._descend(gradients)
-        if c.decoder_norm == "unit" and "W_dec" not in c.freeze:
-            w.W_dec.div_(torch.linalg.vector_norm(w.W_dec, dim=1, keepdim=True))
+        gradients, stats = one_step(w, x, self.objective(), self._buffers, z)
+        self.descent.step(gradients, self.done)
         self._control(stats, x)
-        if self._theta is not None and c.has_theta:
-            self._lower_dead_thresholds()
-            if c.log_theta:
-                torch.exp(self._theta, out=w.theta)
-            else:
-                w.theta.copy_(self._theta.clamp_(min=0))
+        self.descent.settle()
         if c.architecture in ("batchtopk", "matryoshka"):
             least = torch.where(torch.isfinite(stats.threshold), stats.threshold, self._least)
             beta = THRESHOLD_BETA if self.done else 0.0
@@ -219,49 +173,21 @@ class Trainer:
         self.done += 1
         return stats
 
-    def _descend(self, gradients: Gradients) -> None:
-        """Adam's step on every trained weight."""
-        w, c = self.weights, self.config
-        for name, weight in self._trained:
-            weight.grad = getattr(gradients, name)
-        if self._moves_theta:
-            gradient = gradients.theta
-            if c.kde_beta:  # a kernel estimate over all past batches, the older the lighter
-                self._theta_mean.lerp_(gradient, 1 - c.kde_beta)
-                gradient = self._theta_mean / (1 - c.kde_beta ** (self.done + 1))
-            self._theta.grad = gradient * w.theta if c.log_theta else gradient
-        parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
-        if c.clip is not None:
-            norms = torch._foreach_norm([p.grad for p in parameters])
-            norm = torch.linalg.vector_norm(torch.stack(norms))
-            torch._foreach_mul_([p.grad for p in parameters], (c.clip / norm).clamp(max=1.0))
-        factor = control.lr_factor(self.done, c)
-        for group, lr in zip(self._optimiser.param_groups, (c.lr, c.theta_lr), strict=False):
-            group["lr"] = lr * factor
-        self._optimiser.step()
-
     def _control(self, stats: Stats, x: Tensor) -> None:
         c = self.config
         if self.loop is not None:
             move = self.loop.update(stats, control.l0_aim(self.done, c))
             if c.control == "shift":
-                self._theta.add_(move) if c.log_theta else self._theta.mul_(move.exp())
+                self.descent.shift(move)
             elif self._correction_due():
                 rows = self.units(self.calibrate[:: -(-len(self.calibrate) // CALIBRATION_ROWS)])
                 self.loop.correct(control.active_per_row(self._entering(rows), self.weights))
+        if c.dead_decay and self.dead is not None and c.has_theta:
+            # They get no gradient from so far away; who fires again leaves the list at the next
+            # record.
+            self.descent.lower(self.dead, c.dead_decay)
         if self.bandwidth is not None:
             self.bandwidth.update(self.done, stats, x, self.weights)
-
-    def _lower_dead_thresholds(self) -> None:
-        """Brings the thresholds of dead features towards their pre-activations, which give them no
-        gradient from so far away; features that fire again are in the list until the next record.
-        """
-        c = self.config
-        if c.dead_decay and self.dead is not None:
-            if c.log_theta:
-                self._theta[self.dead] += math.log1p(-c.dead_decay)
-            else:
-                self._theta[self.dead] *= 1 - c.dead_decay
 
     def _correction_due(self) -> bool:
         every = max(1, self.n_steps // CALIBRATION_CHECKS)
@@ -277,16 +203,9 @@ class Trainer:
         if dead is None:
             return
         sae = training_units.in_units(self.weights, self.sae_config, self.config).to(x.device)
-        names = {name for name, _ in self._trained} & {"W_enc", "W_dec", "b_enc", "r_mag", "b_mag"}
-        moments = [
-            self._optimiser.state[weight][key]
-            for name, weight in self._trained
-            if name in names and weight in self._optimiser.state
-            for key in ("exp_avg", "exp_avg_sq")
-        ]
         error = x - sae(x)
         seed = self.config.seed * 1_000_003 + self.done
-        resample(self.weights, x, error, dead, moments, seed)
+        resample(self.weights, x, error, dead, self.descent.moments(), seed)
         self.watch.silent_rows[dead] = 0
 
     # -- the loop
@@ -409,7 +328,7 @@ class Trainer:
 
     def _own(self) -> dict[str, Tensor]:
         """The tensors of this object that a resumed run needs, by attribute."""
-        names = ("_mean", "_theta", "_theta_mean", "_least", "dead")
+        names = ("_mean", "_least", "dead")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def save(self, folder: Path | str) -> None:
@@ -417,12 +336,11 @@ class Trainer:
         groups = {
             "own": self._own() | {"centre": self.units.centre},
             "weights": dict(self.weights.items()),
+            "descent": self.descent.state(),
             "loop": self.loop.state() if self.loop is not None else {},
             "bandwidth": self.bandwidth.state() if self.bandwidth is not None else {},
             "watch": self.watch.state(),
         }
-        for number, parameter in enumerate(self._parameters()):
-            groups[f"adam{number}"] = self._optimiser.state.get(parameter, {})
         facts = {
             "done": self.done,
             "scale": self.units.scale,
@@ -432,18 +350,17 @@ class Trainer:
         }
         checkpoint.write(Path(folder), groups, facts)
 
-    def _parameters(self) -> list[Tensor]:
-        return [p for group in self._optimiser.param_groups for p in group["params"]]
-
     def _resume(self, folder: Path) -> None:
         c = self.config
         groups, facts = checkpoint.read(folder, self.device)
         checkpoint.refuse_different(facts, asdict(self.sae_config), asdict(c))
-        self._theta = self.dead = None
-        for name, value in groups["own"].items():
-            setattr(self, name, value)
-        self.units = Units(facts["scale"], groups["own"]["centre"], c.token_norm)
+        checkpoint.refuse_other_rows(facts["source"], self.source.state())
+        own = groups["own"]
+        self.units = Units(facts["scale"], own["centre"], c.token_norm)
+        self._mean, self._least, self.dead = own["_mean"], own["_least"], own.get("dead")
         self.weights = Weights(**groups["weights"])
+        self.descent = Descent(self.weights, c)
+        self.descent.restore(groups["descent"])
         self.watch = Watch.restored(groups["watch"])
         self.loop = self.bandwidth = None
         if c.control in ("shift", "price"):
@@ -451,11 +368,7 @@ class Trainer:
             self.loop = loop.restored(groups["loop"])
         if c.has_window:
             self.bandwidth = control.Bandwidth.restored(groups["bandwidth"], rule=c.bandwidth_rule)
-        self._optimiser = self._adam()
-        for number, parameter in enumerate(self._parameters()):
-            self._optimiser.state[parameter] = groups.get(f"adam{number}", {})
         self.done = facts["done"]
-        checkpoint.refuse_other_rows(facts["source"], self.source.state())
         self.source.seek(self.done * c.batch)
 
 
@@ -465,10 +378,3 @@ def memory_needed(shape: SAEConfig, c: TrainConfig) -> int:
     dense = 4 if c.architecture in ("gated", "relu") else 3  # while more than a few entries count
     batch = 4 * c.batch * (dense * shape.d_sae + 6 * shape.d_in)
     return weights + batch
-
-
-def _group_ends(d_sae: int, c: TrainConfig) -> tuple[int, ...]:
-    """Ends of the nested prefixes in features; the last is d_sae."""
-    if c.architecture != "matryoshka":
-        return ()
-    return tuple(sorted({max(1, round(share * d_sae)) for share in c.groups}))
