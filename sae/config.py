@@ -128,8 +128,8 @@ class TrainConfig:
     aux_decoder: Literal["frozen", "free"] = "frozen"  # of the auxiliary reconstruction
 
     # -- dead features
-    dead_after: int = 200_000  # rows without firing after which a feature counts as dead
-    dead_decay: float = 0.0  # share by which a dead feature's threshold falls each step
+    dead_after: int = 50_000  # rows without firing after which a feature counts as dead
+    dead_decay: float = 0.005  # share by which a dead feature's threshold falls each step
     aux_coefficient: float = 0.0  # of the error's reconstruction from dead features (AuxK)
     aux_k: int | None = None  # dead features per row in it; None: d_in / 2
     resample_at: tuple[float, ...] = ()  # shares of the steps at which dead features start anew

@@ -23,6 +23,8 @@ _DEEPMIND = {
     "pre_relu": True,
     "pre_activation_gradient": 0.0,
     "start_share": 1.0,
+    "dead_after": 10_000_000,
+    "dead_decay": 0.0,
     "lr": 7e-5,
     "betas": (0.0, 0.999),
     "warmup": 1000,
@@ -44,8 +46,14 @@ _GATED_PAPER = {
     "lr": 3e-4,
     "resample_at": (1 / 12, 1 / 6, 1 / 4, 1 / 3),
 }
-_PRICE = {"control": "price", "penalty": "l1", "start_share": 1.0}
-_TOPK = {"control": "k", "penalty": "none", "aux_coefficient": 1 / 32, "start_share": 1.0}
+_PRICE = {"control": "price", "penalty": "l1", "start_share": 1.0, "dead_after": 200_000}
+_TOPK = {
+    "control": "k",
+    "penalty": "none",
+    "start_share": 1.0,
+    "dead_after": 200_000,
+    "aux_coefficient": 1 / 32,
+}
 
 # preset -> architecture -> fields; the first architecture is the preset's own.
 PRESETS: dict[str, dict[str, dict]] = {
@@ -58,6 +66,16 @@ PRESETS: dict[str, dict[str, dict]] = {
         "topk": {**_TOPK, "lr": 3e-3},
         "batchtopk": _TOPK,
         "matryoshka": _TOPK,
+    },
+    # Own: the same where dead features decide, as at an MLP's output: a price that rises with a
+    # feature's frequency spreads the work, and nothing starts sparser than it ends.
+    "small_budget_mlp": {
+        "jumprelu": {
+            "penalty": "quadratic_frequency",
+            "frequency_scale": 0.02,
+            "start_share": 1.0,
+            "dead_decay": 0.03,
+        }
     },
     # Rajamanoharan et al. 2024 (arXiv 2407.14435) App. I and Lieberum et al. 2024 (Gemma Scope,
     # arXiv 2408.05147) sec. 3.2: complete.
@@ -90,6 +108,8 @@ PRESETS: dict[str, dict[str, dict]] = {
             "bandwidth_rule": "fixed",
             "pre_activation_gradient": 1.0,
             "start_share": 1.0,
+            "dead_after": 10_000_000,
+            "dead_decay": 0.0,
             "lr": 2e-4,
             "warmup": 0,
             "clip": 1.0,

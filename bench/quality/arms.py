@@ -51,11 +51,12 @@ class Arm:
 
     architecture: str
     changes: dict = field(default_factory=dict)
+    preset: str = "small_budget"
 
     @property
     def lrs(self) -> tuple[float, ...]:
         """The preset's own learning rate, half and twice that; the own one first."""
-        own = _preset(self.architecture).lr
+        own = _preset(self.preset, self.architecture).lr
         return own, own / 2, own * 2
 
 
@@ -78,6 +79,7 @@ class Peer:
 JUMPRELU = "jumprelu"  # the arm that all others are compared with
 ARMS: dict[str, Arm | Peer] = {
     JUMPRELU: Arm("jumprelu"),
+    "jumprelu-mlp": Arm("jumprelu", preset="small_budget_mlp"),
     "batchtopk": Arm("batchtopk"),
     "saelens": Peer(
         "saelens", ("step", "quadratic"), (1e-2, 5e-3, 2e-2), {"step": -0.7}, {"step": 2e-3}
@@ -120,8 +122,9 @@ class Run:
         arm = ARMS[self.arm]
         if isinstance(arm, Arm):
             changes = arm.changes | {"l0": self.l0, "lr": self.lr, "batch": BATCH}
-            return _recipe(RECIPE, arm.architecture, tuple(sorted(changes.items())))
-        ours = _preset(JUMPRELU)
+            key = tuple(sorted(changes.items()))
+            return _recipe(RECIPE, arm.preset, arm.architecture, key)
+        ours = _preset("small_budget", "jumprelu")
         of_start = ("start", "start_share", "theta", "warmup", "decay", "input_scale", "centre")
         return _hash([RECIPE, self.loss, {name: getattr(ours, name) for name in of_start}])
 
@@ -130,7 +133,7 @@ class Run:
         arm = ARMS[self.arm]
         changes = arm.changes | {"l0": self.l0, "lr": self.lr, "seed": self.seed}
         return preset(
-            "small_budget", arm.architecture, tokens=self.steps * BATCH, batch=BATCH, **changes
+            arm.preset, arm.architecture, tokens=self.steps * BATCH, batch=BATCH, **changes
         )
 
 
@@ -142,13 +145,14 @@ def run_of(line: dict) -> Run | None:
 
 
 @cache  # checking a TrainConfig takes milliseconds, and a plan asks thousands of times
-def _preset(architecture: str, changes: tuple = ()) -> TrainConfig:
-    return preset("small_budget", architecture, **dict(changes))
+def _preset(name: str, architecture: str, changes: tuple = ()) -> TrainConfig:
+    return preset(name, architecture, **dict(changes))
 
 
 @cache
-def _recipe(number: int, architecture: str, changes: tuple) -> str:
-    return _hash([number, _without(asdict(_preset(architecture, changes)), "seed", "tokens")])
+def _recipe(number: int, name: str, architecture: str, changes: tuple) -> str:
+    recipe = _without(asdict(_preset(name, architecture, changes)), "seed", "tokens")
+    return _hash([number, recipe])
 
 
 def _hash(value: object) -> str:

@@ -61,7 +61,7 @@ def test_unknown_architecture_is_refused():
         ("openai_topk", {"control": "fixed"}, "control 'k'"),
         ("deepmind", {"start": "calibrated"}, "target l0"),
         ("deepmind", {"tokens": 2_000_000}, "488 steps, but warm-up takes 10,000"),
-        ("openai", {}, "use one of small_budget, deepmind"),
+        ("openai", {}, "use one of small_budget, small_budget_mlp"),
     ],
 )
 def test_contradictions_are_refused_with_the_cure(name, changes, words):

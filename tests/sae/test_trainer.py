@@ -178,6 +178,7 @@ VARIANTS = {
     "quadratic frequency": {"penalty": "quadratic_frequency"},
     "free decoder": {"decoder_norm": "free", "clip": 1.0},
     "dead features helped": {"aux_coefficient": 1 / 32, "dead_after": 1000},
+    "dead thresholds fall": {"dead_decay": 0.05, "dead_after": 1000},
     "pre-activation loss": {"pre_activation_coefficient": 1e-6},
     "resampled": {"resample_at": (0.3,), "dead_after": 1000},
     "bfloat16 product": {"precision": "bfloat16"},
@@ -265,6 +266,22 @@ def test_jumprelu_fine_tuned_on_a_frozen_encoder():
     assert steps[-1].l0 == pytest.approx(4, rel=0.1)
 
 
+@pytest.mark.parametrize("log_theta", [True, False])
+def test_a_dead_features_threshold_falls_until_it_fires(log_theta):
+    rows, _ = planted(6000, D_IN, N_TRUE, L0, seed=0)
+    more = {} if log_theta else {"log_theta": False, "theta_lr": 1e-3}
+    dead = {}
+    for decay in (0.0, 0.2):
+        c = _recipe("jumprelu", dead_decay=decay, dead_after=1000, start_share=1.0, **more)
+        trainer = Trainer(rows, shape_for(D_IN, D_SAE, c), c)
+        high = trainer.descent.theta
+        high[:20] = high[:20] + 4.0 if log_theta else high[:20] * 50
+        trainer.descent.settle()
+        *_, last = trainer
+        dead[decay] = last.dead
+    assert dead[0.0] >= 20 and dead[0.2] < 5
+
+
 def test_resampled_features_point_at_what_is_missing():
     rows, _ = planted(6000, D_IN, N_TRUE, L0, seed=0)
     c = _recipe("gated", resample_at=(0.5,), dead_after=1000)
@@ -287,6 +304,7 @@ RESUMED = {
     **{architecture: _recipe(architecture) for architecture in ARCHITECTURES},
     "silverman, kde": _recipe("jumprelu", bandwidth_rule="silverman", kde_beta=0.9),
     "a bandwidth each": _recipe("jumprelu", bandwidth_rule="per_feature"),
+    "dead thresholds fall": _recipe("jumprelu", dead_decay=0.05, dead_after=2000),
     "AuxK, resampling": _recipe(
         "gated", aux_coefficient=1 / 32, dead_after=2000, resample_at=(0.25, 0.7)
     ),
