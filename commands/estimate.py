@@ -39,10 +39,11 @@ def expected(trainers: list[Trainer]) -> str:
     steps = first.n_steps - first.done
     seconds = sum(trainer.seconds_per_step() for trainer in trainers) * steps
     memory = sum(trainer.memory() for trainer in trainers)
-    return (
-        f"about {_duration(seconds)} and {memory / 1e9:.1f} GB for {steps:,} steps "
-        f"on {first.device}"
-    )
+    return f"about {_duration(seconds)} and {_size(memory)} for {steps:,} steps on {first.device}"
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes > 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 def _duration(seconds: float) -> str:

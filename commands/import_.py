@@ -229,7 +229,7 @@ def _name(given: str | None, facts: dict, label: str, below: str, alone: bool) -
     if given is not None and alone:
         return given
     text = facts.get("name") or (below if given else f"{label}{below}")
-    text = f"{given}-{text}" if given else text
+    text = f"{given}-{text.strip('/')}" if given else text
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:120] or "imported"
 
 

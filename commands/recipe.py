@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 
 from sae.config import Refused, TrainConfig
-from sae.presets import fit as fitted
-from sae.presets import preset
+from sae.presets import fitting, preset
+
+WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None}
 
 
 def recipe(
@@ -23,10 +24,16 @@ def recipe(
     """The recipe; `common` are fields of TrainConfig, None where nothing was said."""
     changes = {name: value for name, value in common.items() if value is not None}
     changes |= parsed(settings)
+    for name in ("preset", "architecture"):
+        if name in changes:
+            raise Refused(f"--set {name}=...: say it with --{'arch' if name[0] == 'a' else name}")
     if fit is not None:
-        if architecture is not None:
-            raise Refused(f"--fit {fit} decides the architecture: leave --arch {architecture} out")
-        return fitted(fit, **changes)
+        if architecture is not None or preset_name != "small_budget":
+            raise Refused(
+                f"--fit {fit} decides the architecture and the recipe: leave --arch and "
+                "--preset out"
+            )
+        return fitting(fit, **changes)
     return preset(preset_name, architecture, **changes)
 
 
@@ -41,6 +48,9 @@ def parsed(settings: tuple[str, ...]) -> dict[str, object]:
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise Refused(f"--set {setting!r}: write FIELD=VALUE, for instance lr=1e-3")
+        if value.lower() in WORDS:
+            result[name] = WORDS[value.lower()]
+            continue
         try:
             result[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

@@ -101,7 +101,7 @@ def _listening() -> Iterator:
             signal.signal(number, before[number])
             signal.raise_signal(number)
         asked.append(number)
-        print("stopping after this step; once more to stop at once", file=sys.stderr)
+        print("stopping at the next record; once more to stop at once", file=sys.stderr)
 
     before = {number: signal.signal(number, listen) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

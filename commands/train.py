@@ -15,9 +15,7 @@ class Train:
     name: str  # of the SAE; it becomes workspace/saes/NAME
     lm: str = "demo"  # demo, a model folder, or a hub id
     site: str = "resid_post.2"  # resid_post.L, mlp_out.L, attn_z.L or hook:PATH:input|output
-    text: str = (
-        "python:stdlib"  # a file, a folder, hf:NAME[:SPLIT], python:stdlib, python:installed
-    )
+    text: str = "python:stdlib"  # file, folder, hf:NAME[:SPLIT], python:stdlib, python:installed
     text_field: str = "text"  # the column of JSONL, Parquet and hub data sets
     arch: str | None = (
         None  # jumprelu, gated, relu, topk, batchtopk, matryoshka (default: preset's)
@@ -31,8 +29,8 @@ class Train:
     corpus_tokens: float | None = None  # tokens to read from the text (default: as `tokens`)
     preset: str = "small_budget"  # or deepmind, gemma_scope_2, anthropic_2025, gated_paper, ...
     set: tuple[str, ...] = ()  # FIELD=VALUE ...: any other field of sae/config.py's TrainConfig
-    fit: str | None = None  # rescale_shift, rescale, jumprelu or jumprelu_frozen_encoder, on:
-    start_from: str | None = None  # a finished SAE of this workspace to go on from
+    fit: str | None = None  # rescale_shift, rescale, jumprelu, jumprelu_frozen_encoder
+    start_from: str | None = None  # the finished SAE that --fit goes on from; it decides d_sae
     context: int = 256  # tokens of a context
     pack: bool = False  # join documents in one context, as the papers do
     chat: bool = False  # wrap each document in the model's chat template
@@ -201,5 +199,6 @@ def metadata(args: Train, site: str, lm, cache, config) -> dict:
             "mask": cache.manifest["mask"],
             "bos": bos_of(lm.tokenizer),
             "training": asdict(config),
+            "start_from": args.start_from,
         },
     }

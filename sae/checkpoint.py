@@ -81,7 +81,8 @@ def read(folder: Path, device: torch.device) -> tuple[Groups, dict]:
     groups: Groups = defaultdict(dict)
     for key, value in tensors.items():
         group, name = key.split("/")
-        groups[group][name] = value
+        # Cloned: loaded tensors lie at odd addresses, and a product may round by its place.
+        groups[group][name] = value.clone()
     return groups, facts
 
 

@@ -138,7 +138,7 @@ class TrainConfig:
     groups: tuple[float, ...] = (0.0625, 0.125, 0.25, 0.5, 1.0)  # nested prefixes, shares of d_sae
 
     # -- optimiser
-    lr: float = 7e-3  # Adam's step for weights and biases
+    lr: float = 5e-3  # Adam's step for weights and biases
     betas: tuple[float, float] = (0.9, 0.999)  # Adam's
     adam_eps: float = 1e-8  # Adam's
     warmup: int = 50  # steps over which lr rises
@@ -179,6 +179,21 @@ class TrainConfig:
         return self.architecture == "jumprelu"
 
     def _check_words(self) -> None:
+        for name, kind in _plain_fields().items():
+            seen = getattr(self, name)
+            number = isinstance(seen, (int, float)) and not isinstance(seen, bool)
+            right = {bool: isinstance(seen, bool), float: number, int: _is_whole(seen, 0)}[kind]
+            _refuse_unless(right, f"{name} is {seen!r}: it must be {KINDS[kind]}")
+        for name in ("l0", "coefficient", "theta", "bandwidth", "clip"):
+            seen = getattr(self, name)
+            number = isinstance(seen, (int, float)) and not isinstance(seen, bool)
+            _refuse_unless(seen is None or number, f"{name} is {seen!r}: it must be a number")
+        for name in ("betas", "resample_at", "groups", "freeze"):
+            _refuse_unless(
+                isinstance(getattr(self, name), (tuple, list)),
+                f"{name} is {getattr(self, name)!r}: it must be several values, as (a, b)",
+            )
+        _refuse_unless(len(self.betas) == 2, f"betas are {self.betas}: give two")
         for name, words in _word_fields().items():
             seen = getattr(self, name)
             _refuse_unless(seen in words, f"{name} is {seen!r}: use one of {', '.join(words)}")
@@ -248,6 +263,16 @@ class TrainConfig:
             self.pre_activation_coefficient == 0 or (a == "jumprelu" and not self.pre_relu),
             "pre_activation_coefficient is for a JumpReLU without pre_relu: set it to 0",
         )
+        _refuse_unless(
+            self.penalty != "weighted_l1" or self.decoder_norm == "free",
+            "weighted_l1 is l1 while decoder rows are kept at norm 1: set decoder_norm to free",
+        )
+        if a != "jumprelu":
+            for name, plain in (("kde_beta", 0.0), ("kernel", "rectangle"), ("pre_relu", False),
+                                ("bandwidth", None)):  # fmt: skip
+                _refuse_unless(
+                    getattr(self, name) == plain, f"{name} is for a jumprelu, not for a {a} SAE"
+                )
         weights = ("W_enc", "b_enc", "W_dec", "b_dec", "theta", "r_mag", "b_mag")
         _refuse_unless(
             all(name in weights for name in self.freeze),
@@ -271,6 +296,15 @@ class TrainConfig:
         _refuse_unless(
             self.control != "shift" or self.has_theta,
             f"control 'shift' moves the thresholds of a JumpReLU {who}: use 'price' or 'fixed'",
+        )
+        _refuse_unless(
+            self.control == "fixed" or self.penalty not in ("target_l0", "quadratic_l0"),
+            f"penalty {self.penalty} aims at l0 by itself: it takes control 'fixed' and a "
+            "coefficient",
+        )
+        _refuse_unless(
+            self.control != "shift" or "theta" not in self.freeze,
+            "control 'shift' moves theta, which freeze holds: use control 'price' or 'fixed'",
         )
         if self.control == "fixed":
             needs_l0 = self.penalty in ("target_l0", "quadratic_l0")
@@ -333,7 +367,10 @@ class TrainConfig:
             f"not {self.bandwidth_rule!r}",
         )
         _refuse_unless(
-            not (self.theta == 0.0 and self.log_theta), "theta 0 has no logarithm: no log_theta"
+            self.theta != 0.0
+            or (not self.log_theta and self.pre_activation_gradient > 0 and not self.pre_relu),
+            "theta 0 has no logarithm and is trained through the pre-activations alone: set "
+            "log_theta and pre_relu to false, pre_activation_gradient above 0",
         )
 
     def _check_steps(self) -> None:
@@ -348,6 +385,16 @@ class TrainConfig:
             f"{self.tokens:,} tokens are {self.n_steps:,} steps, but warm-up takes {longest:,} "
             f"(preset {self.preset}): give more tokens, or use the small_budget preset",
         )
+
+
+KINDS = {bool: "true or false", float: "a number", int: "a whole number, 0 up"}
+
+
+@cache
+def _plain_fields() -> dict[str, type]:
+    """The fields of TrainConfig that are one number, or true or false."""
+    hints = get_type_hints(TrainConfig)
+    return {name: hint for name, hint in hints.items() if hint in KINDS}
 
 
 @cache

@@ -165,7 +165,7 @@ class Bandwidth(Stateful):
         self.covariance = self.shape = torch.zeros(0, device=x.device)
         self.eps = eps.clone()
         if rule == "silverman":
-            self.covariance = x.T @ x / x.shape[0]
+            self.covariance = torch.cov(x.T, correction=0)
             self.shape = self._silverman(w)
             self.kappa = eps.mean() / self.shape.mean()
             self.eps = self.kappa * self.shape
@@ -188,12 +188,12 @@ class Bandwidth(Stateful):
         else:
             self.kappa = self.kappa * move.exp()
             if step % self.REFRESH == 0:
-                self.covariance.lerp_(x.T @ x / n_rows, 0.1)
+                self.covariance.lerp_(torch.cov(x.T, correction=0), 0.1)
                 self.shape = self._silverman(w)
             self.eps = self.kappa * self.shape
 
     def _silverman(self, w: Weights) -> Tensor:
-        """sd_i n_i^(-1/5) [d_sae]; the rows are about their mean, so the covariance is E x x^T."""
+        """sd_i n_i^(-1/5) [d_sae]."""
         sd = ((w.W_enc @ self.covariance) * w.W_enc).sum(1).clamp_min(1e-12).sqrt()
         return sd * (self.window + self.PRIOR) ** -0.2
 

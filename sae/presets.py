@@ -6,6 +6,8 @@ TrainConfig's defaults, which are small_budget's for a JumpReLU.
 
 from __future__ import annotations
 
+import dataclasses
+
 from sae.config import Refused, TrainConfig
 
 _DEEPMIND = {
@@ -142,7 +144,8 @@ PRESETS: dict[str, dict[str, dict]] = {
 }
 
 
-_FIT = {"preset": "fit", "l0": None, "start": "paper", "start_share": 1.0}
+FIT = "fit"  # the preset that recipes on a finished SAE record
+_FIT = {"preset": FIT, "l0": None, "start": "paper", "start_share": 1.0}
 _MAGNITUDES = {
     **_FIT,
     "control": "fixed",
@@ -162,7 +165,7 @@ FITS: dict[str, tuple[str, dict]] = {
 }
 
 
-def fit(name: str, **changes) -> TrainConfig:
+def fitting(name: str, **changes) -> TrainConfig:
     """The recipe that fits a finished SAE anew in one respect, with some fields changed."""
     if name not in FITS:
         raise Refused(f"fit {name!r} is unknown: use one of {', '.join(FITS)}")
@@ -185,7 +188,10 @@ def preset(name: str, architecture: str | None = None, **changes) -> TrainConfig
             f"{', '.join(recipes)}: use the small_budget preset, or one of those"
         )
     known = {"preset": name, "architecture": architecture, **recipes[architecture]}
-    try:
-        return TrainConfig(**{**known, **changes})
-    except TypeError as error:
-        raise Refused(f"preset {name!r} has no such field: {error}") from None
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    for field in changes:
+        if field not in fields:
+            raise Refused(f"preset {name!r} has no such field: {field}")
+    if "lr" in changes and "theta_lr" in known and known["theta_lr"] == known.get("lr"):
+        changes = {"theta_lr": changes["lr"], **changes}  # the papers have one rate for all
+    return TrainConfig(**{**known, **changes})

@@ -25,6 +25,8 @@ class Sweep:
 
     def __init__(self, trainers: list[Trainer]) -> None:
         """Refuses trainers that do not share source, batch, length and device."""
+        if not trainers:
+            raise Refused("a sweep needs at least one trainer")
         first = trainers[0]
         for trainer in trainers[1:]:
             if trainer.source is not first.source:

@@ -24,6 +24,7 @@ from sae.entries import Buffers
 from sae.losses import Objective, Stats, Weights, objective_of
 from sae.metrics import Metrics
 from sae.models import SAE
+from sae.presets import FIT
 from sae.revive import dead_features, resample
 from sae.sources import Source, as_source
 from sae.sparse import decode_sparse, encode_sparse
@@ -34,7 +35,8 @@ from sae.watch import Step, Watch
 THRESHOLD_BETA = 0.99  # of the running least selected value of BatchTopK
 CALIBRATION_CHECKS = 40  # looks at the calibration rows in one run, under control "price"
 CALIBRATION_ROWS = 4096  # of one look, from all over: neighbours are of one document
-BESIDE_THE_STEP = 1.3  # Adam, projection and control, in units of a step's gradients
+BESIDE_THE_STEP = 1.8  # Adam, projection and control, in units of a step's gradients
+TRAIN_L0_BATCHES = 16  # that L0 on training rows is measured on at the end
 EVALUATION_ROWS = 8192  # encoded at once
 EVALUATIONS = 10  # looks at the held-out rows in one run
 
@@ -62,6 +64,8 @@ class Trainer:
         resume: Path | str | None = None,
     ) -> None:
         check_pair(sae, train)
+        if train.preset == FIT and fitted is None:
+            raise Refused("this recipe is fitted on a finished SAE: give one as `fitted`")
         self.source = as_source(source, train.seed)
         self.sae_config, self.config, self.device = sae, train, torch.device(device)
         for rows, what in ((calibrate, "calibration rows"), (heldout, "held-out rows")):
@@ -85,6 +89,8 @@ class Trainer:
             raise Refused(
                 f"{what} are {tuple(rows.shape)}: the SAE takes [rows, {self.sae_config.d_in}]"
             )
+        if not bool(torch.isfinite(rows).all()):
+            raise Refused(f"{what} hold values that are not finite: leave those rows out")
 
     def _first_rows(self) -> Tensor:
         """The first rows of the source, raw; the source is put back to its start."""
@@ -95,7 +101,8 @@ class Trainer:
             rows.append(batch.clone())
         if not rows:
             raise Refused(f"the source gives no batch of {c.batch:,} rows: use a smaller batch")
-        self._check_rows(rows[0], "rows of the source")
+        if rows[0].ndim != 2 or rows[0].shape[1] != self.sae_config.d_in:
+            self._check_rows(rows[0], "rows of the source")
         self.source.seek(0)
         return torch.cat(rows)[: max(start.START_ROWS, c.batch)].to(self.device)
 
@@ -121,7 +128,7 @@ class Trainer:
         eps = None
         if c.has_window and c.bandwidth is None:
             each = c.bandwidth_rule in ("fixed", "per_feature")
-            eps = start.starting_bandwidth(x, w, c.l0 * c.start_share, each)
+            eps = start.starting_bandwidth(self._entering(x), w, c.l0 * c.start_share, each)
         elif c.has_window:
             eps = torch.tensor(c.bandwidth, device=self.device)
         x = x[: c.batch]
@@ -169,7 +176,7 @@ class Trainer:
             beta = THRESHOLD_BETA if self.done else 0.0
             self._least = torch.lerp(least, self._least, beta)
         total = torch.linalg.vector_norm(x - self._mean).square() / x.shape[0]
-        self.watch.add(self.done, stats, total, x.shape[0], gradients)
+        self.watch.add(self.done, stats, total, x.shape[0], gradients, w.theta)
         self.done += 1
         return stats
 
@@ -202,8 +209,8 @@ class Trainer:
         dead = dead_features(self.watch.silent_rows, self.config.dead_after)
         if dead is None:
             return
-        sae = training_units.in_units(self.weights, self.sae_config, self.config).to(x.device)
-        error = x - sae(x)
+        sae = training_units.in_units(self._weights(), self.sae_config, self.config).to(x.device)
+        error = x - sae(self._entering(x))
         seed = self.config.seed * 1_000_003 + self.done
         resample(self.weights, x, error, dead, self.descent.moments(), seed)
         self.watch.silent_rows[dead] = 0
@@ -283,12 +290,11 @@ class Trainer:
         That L0 is looked for between the next rows of the source and the calibration rows, by
         control.expected_gap.
         """
-        c, w = self.config, self.weights
-        if c.architecture in ("batchtopk", "matryoshka"):
-            w.theta = self._least.expand_as(w.b_enc).clone()
+        c = self.config
+        w = self.weights = self._weights()
         if self.calibrate is None or w.theta is None or c.control not in ("shift", "k"):
             return
-        rows = [raw for raw, _ in zip(self.source.batches(c.batch), range(16), strict=False)]
+        rows = self._rows_after()
         calibrate = self._entering(self.units(self.calibrate))
         if not rows:
             w.theta.mul_(control.threshold_scale(calibrate, w, c.l0))
@@ -298,13 +304,26 @@ class Trainer:
         gap = control.expected_gap(control.active_per_row(calibrate, w), train_l0)
         w.theta.mul_(control.threshold_scale(train, w, c.l0 * float((-gap).exp())))
 
+    def _rows_after(self) -> list[Tensor]:
+        """Some batches that follow the run's last; none of an iterator that cannot go there."""
+        try:
+            self.source.seek(self.n_steps * self.config.batch)
+        except Refused:
+            return []
+        batches = self.source.batches(self.config.batch)
+        return [raw for raw, _ in zip(batches, range(TRAIN_L0_BATCHES), strict=False)]
+
+    def _weights(self) -> Weights:
+        """The working weights, with the threshold that BatchTopK has found so far."""
+        w = self.weights
+        if self.config.architecture in ("batchtopk", "matryoshka") and w.theta is None:
+            return replace(w, theta=self._least.expand_as(w.b_enc).clone())
+        return w
+
     @torch.no_grad()
     def sae(self) -> SAE:
         """The SAE so far, on the CPU and for raw activations, decoder rows at norm 1."""
-        w = self.weights
-        if self.config.architecture in ("batchtopk", "matryoshka") and w.theta is None:
-            w = replace(w, theta=self._least.expand_as(w.b_enc))
-        return training_units.to_sae(w, self.units, self.sae_config, self.config)
+        return training_units.to_sae(self._weights(), self.units, self.sae_config, self.config)
 
     # -- what it will take
 
@@ -370,6 +389,20 @@ class Trainer:
             self.bandwidth = control.Bandwidth.restored(groups["bandwidth"], rule=c.bandwidth_rule)
         self.done = facts["done"]
         self.source.seek(self.done * c.batch)
+
+
+def fit(
+    source: Source | Tensor | Iterable[Tensor],
+    sae: SAEConfig,
+    train: TrainConfig,
+    calibrate: Tensor | None = None,
+    device: str = "cpu",
+) -> SAE:
+    """An SAE trained on activations, in one call; see Trainer."""
+    trainer = Trainer(source, sae, train, calibrate, device=device)
+    for _ in trainer:
+        pass
+    return trainer.sae()
 
 
 def memory_needed(shape: SAEConfig, c: TrainConfig) -> int:

@@ -26,6 +26,7 @@ from sae.models import (
     unit_decoder,
 )
 
+SMALLEST_THETA = 1e-4  # training units
 SMALLEST_SPREAD = 1e-12  # of the mean square, below which rows count as all alike
 
 
@@ -133,5 +134,6 @@ def to_weights(sae: SAE, units: Units, shape: SAEConfig, c: TrainConfig) -> Weig
         w.b_mag = taken(sae.b_mag) if gated else w.b_enc.clone()
     if c.architecture == "jumprelu":
         jump = isinstance(sae, JumpReLUSAE)
-        w.theta = taken(sae.floor) if jump else zeros + (c.theta or 0.0)
+        # Above 0, so that it has a logarithm.
+        w.theta = (taken(sae.floor) if jump else zeros).clamp_min(c.theta or SMALLEST_THETA)
     return w

@@ -14,6 +14,7 @@ from sae.config import Refused, TrainConfig
 from sae.control import Stateful
 from sae.losses import Gradients, Stats
 
+EMPTY = 2e-3  # window entries per active one; a healthy window holds .25 to 1
 GROUPS = 10  # of features by firing frequency: deciles
 
 
@@ -63,8 +64,20 @@ class Watch(Stateful):
         self.parts = torch.zeros(2, device=device)  # |theta's gradient| from error, from penalty
         self.since = torch.zeros((), dtype=torch.int64, device=device)
 
-    def add(self, step: int, stats: Stats, total: Tensor, rows: int, g: Gradients) -> None:
-        """Takes in step number `step`; total: the batch's mean ||x - mean||^2."""
+    def add(
+        self,
+        step: int,
+        stats: Stats,
+        total: Tensor,
+        rows: int,
+        g: Gradients,
+        theta: Tensor | None,
+    ) -> None:
+        """Takes in step number `step`; total: the batch's mean ||x - mean||^2.
+
+        A theta that is not finite counts like a loss that is not: it silences its feature, and
+        the loss stays finite.
+        """
         facts = (stats.reconstruction, total, stats.penalty, stats.l0)
         self.sums += torch.stack(facts).double()
         self.silent_rows.add_(rows).masked_fill_(stats.fired > 0, 0)
@@ -75,9 +88,8 @@ class Watch(Stateful):
             self.square += g.theta.square()
             from_penalty = (g.theta - g.theta_from_error).abs().sum()
             self.parts += torch.stack((g.theta_from_error.abs().sum(), from_penalty))
-        self.bad = torch.where(
-            torch.isfinite(stats.reconstruction), self.bad, self.bad.clamp_max(step)
-        )
+        finite = stats.reconstruction if theta is None else stats.reconstruction + theta.sum()
+        self.bad = torch.where(torch.isfinite(finite), self.bad, self.bad.clamp_max(step))
         self.since += 1
 
     def record(
@@ -96,7 +108,8 @@ class Watch(Stateful):
         if float(self.bad) < done:
             raise Refused(
                 f"the loss is no longer finite at step {int(self.bad) + 1}: "
-                f"lower lr ({config.lr}), or look for NaN in the activations"
+                f"lower lr ({config.lr}), or look for NaN in the activations; "
+                "the last checkpoint is from before"
             )
         n = int(self.since)
         error, total, penalty, l0 = (self.sums / n).tolist()
@@ -122,7 +135,9 @@ class Watch(Stateful):
             heldout_fve=heldout[0] if heldout else None,
             heldout_l0=heldout[1] if heldout else None,
             tokens_per_s=n * config.batch / max(seconds, 1e-9),
-            warning=_warning(has_window and not inside, saturated is not None and bool(saturated)),
+            warning=_warning(
+                has_window and inside <= EMPTY * active, saturated is not None and bool(saturated)
+            ),
         )
         self._clear()
         return step
@@ -148,8 +163,8 @@ def _deciles(order: Tensor) -> tuple[Tensor, ...]:
 def _warning(empty: bool, saturated: bool) -> str | None:
     if empty:
         return (
-            "no pre-activation is inside the straight-through window: theta gets no gradient; "
-            "use a larger bandwidth and theta, or the small_budget preset"
+            "almost no pre-activation is inside the straight-through window: theta gets no "
+            "gradient; use a larger bandwidth and theta, or the small_budget preset"
         )
     if saturated:
         return "lambda stands at the end of its range and no longer moves L0"

@@ -135,7 +135,7 @@ def test_nothing_to_resume(inputs, tmp_path, capsys):
 def test_memory_and_time_are_said_before_the_run(inputs, whole, tmp_path, capsys):
     assert run.main(_words("b", inputs, tmp_path)) == 0
     told = capsys.readouterr().out
-    assert "b: about" in told and "GB for 1,000 steps on cpu" in told
+    assert "b: about" in told and "MB for 1,000 steps on cpu" in told
 
 
 def test_fitted_on_a_finished_sae(inputs, tmp_path, capsys):
@@ -152,6 +152,8 @@ def test_fitted_on_a_finished_sae(inputs, tmp_path, capsys):
     more = ("--fit", "rescale", "--start-from", "base", "--arch", "gated")
     assert run.main(_words("x", inputs, tmp_path, *more)) == 2
     assert "decides the architecture" in capsys.readouterr().err
+    made = config["metadata"]["workbench"]
+    assert made["start_from"] == "base" and made["training"]["preset"] == "fit"
 
 
 def test_any_field_can_be_set(inputs, tmp_path, capsys):
@@ -160,9 +162,15 @@ def test_any_field_can_be_set(inputs, tmp_path, capsys):
     config = json.loads((tmp_path / "saes" / "k" / "cfg.json").read_text())
     training = config["metadata"]["workbench"]["training"]
     assert (training["kernel"], training["betas"]) == ("epanechnikov", [0.9, 0.99])
-    for setting, says in (("colour=1", "no such field"), ("lr", "write FIELD=VALUE")):
+    for setting, says in (
+        ("colour=1", "no such field"),
+        ("lr", "write FIELD=VALUE"),
+        ("architecture=gated", "say it with --arch"),
+        ("seed=abc", "must be a whole number"),
+    ):
         assert run.main(_words("x", inputs, tmp_path, "--set", setting)) == 2
         assert says in capsys.readouterr().err
+    assert parsed(("centre=false", "clip=none")) == {"centre": False, "clip": None}
     with pytest.raises(Refused, match="FIELD=VALUE"):
         parsed(("=3",))
 

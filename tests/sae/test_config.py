@@ -42,6 +42,17 @@ def test_unknown_architecture_is_refused():
         ("small_budget", {"freeze": ("W",)}, "name some of W_enc"),
         ("small_budget", {"pre_relu": True, "pre_activation_coefficient": 1.0}, "set it to 0"),
         ("small_budget", {"kde_beta": 1.0}, "kde_beta 1.0"),
+        ("small_budget", {"penalty": "weighted_l1"}, "set decoder_norm to free"),
+        ("small_budget", {"penalty": "target_l0"}, "aims at l0 by itself"),
+        ("small_budget", {"freeze": ("theta",)}, "which freeze holds"),
+        ("small_budget", {"centre": "false"}, "centre is 'false': it must be true or false"),
+        ("small_budget", {"seed": "abc"}, "seed is 'abc': it must be a whole number"),
+        ("small_budget", {"lr": "abc"}, "lr is 'abc': it must be a number"),
+        ("small_budget", {"l0": "many"}, "l0 is 'many': it must be a number"),
+        ("small_budget", {"betas": 0.9}, "several values"),
+        ("small_budget", {"betas": (0.9,)}, "give two"),
+        ("gated_paper", {"kde_beta": 0.9}, "kde_beta is for a jumprelu"),
+        ("gated_paper", {"kernel": "gaussian"}, "kernel is for a jumprelu"),
         ("small_budget", {"token_norm": "rms"}, "token_norm 'rms' is unknown"),
         ("small_budget", {"start": "warm"}, "start is 'warm'"),
         ("small_budget", {"warmup_shape": "square"}, "linear, cosine"),
@@ -75,6 +86,20 @@ def test_target_above_half_the_dictionary_is_refused():
         check_pair(SAEConfig(8, 64), preset("small_budget", l0=33.0))
     with pytest.raises(Refused, match="up to 32"):
         shape_for(8, 64, preset("small_budget", "topk", l0=40))
+
+
+def test_the_papers_one_rate_stays_one():
+    assert preset("deepmind", lr=1e-3).theta_lr == 1e-3
+    assert preset("deepmind", lr=1e-3, theta_lr=1e-2).theta_lr == 1e-2
+    assert preset("small_budget", lr=1e-3).theta_lr == 1e-2
+
+
+def test_relu_trained_by_l0_needs_the_pre_activations():
+    changes = {"theta": 0.0, "log_theta": False, "control": "price", "coefficient": 0.01}
+    assert preset("small_budget", **changes).has_theta is False
+    for more in ({"pre_activation_gradient": 0.0}, {"pre_relu": True}, {"log_theta": True}):
+        with pytest.raises(Refused, match="through the pre-activations alone"):
+            preset("small_budget", **{**changes, **more})
 
 
 def test_shape_and_recipe_must_agree():

@@ -87,6 +87,17 @@ def test_trainers_at_different_steps_end_together(tmp_path):
         assert torch.allclose(a.sae().W_dec, b.sae().W_dec, atol=2e-3)
 
 
+def test_the_place_in_a_sweep_does_not_matter():
+    """The last correction of each SAE looks at the same rows."""
+    rows, _ = planted(3000, D_IN, 40, 4.0, seed=0)
+    recipe = _recipes()[0]
+    sweep = Sweep(_trainers(rows, [recipe, recipe, recipe], calibrate=rows[:500]))
+    list(sweep)
+    first, *others = (trainer.sae() for trainer in sweep.trainers)
+    for other in others:
+        assert torch.equal(first.threshold, other.threshold)
+
+
 def test_trainers_that_cannot_share_a_stream_are_refused():
     rows, _ = planted(3000, D_IN, 40, 4.0, seed=0)
     a, b = _recipes()[:2]
@@ -94,3 +105,5 @@ def test_trainers_that_cannot_share_a_stream_are_refused():
         Sweep([*_trainers(rows, [a]), *_trainers(rows, [b])])
     with pytest.raises(Refused, match="differ in batch: 128, 64"):
         Sweep(_trainers(rows, [a, replace(b, batch=64)]))
+    with pytest.raises(Refused, match="at least one"):
+        Sweep([])

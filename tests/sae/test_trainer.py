@@ -10,11 +10,12 @@ from sae import checkpoint
 from sae.config import ARCHITECTURES, Refused, SAEConfig, shape_for
 from sae.losses import Weights
 from sae.metrics import Metrics
-from sae.presets import PRESETS, preset
+from sae.models import JumpReLUSAE, gated_to_jumprelu, jumprelu_to_gated
+from sae.presets import PRESETS, fitting, preset
 from sae.reference import differentiate
 from sae.sources import TensorSource
 from sae.sparse import encode_sparse
-from sae.trainer import Trainer
+from sae.trainer import Trainer, fit
 from tests.sae.planted import planted
 
 D_IN, N_TRUE, D_SAE, L0 = 48, 64, 64, 4.0
@@ -45,8 +46,8 @@ def test_target_l0_holds_on_rows_not_trained_on(run):
     result = metrics.result()
     assert result["l0"] == pytest.approx(L0, rel=0.05)
     assert result["fve"] > 0.9 and result["gamma"] == pytest.approx(1, abs=0.05)
-    fifth = len(steps) // 5
-    assert [s.l0 for s in steps[fifth:]] == pytest.approx([L0] * (len(steps) - fifth), rel=0.1)
+    quarter = len(steps) // 4
+    assert [s.l0 for s in steps[quarter:]] == pytest.approx([L0] * (len(steps) - quarter), rel=0.1)
 
 
 def test_records(run):
@@ -224,7 +225,83 @@ def test_an_empty_window_is_told_within_100_steps():
     rows, _ = planted(3000, D_IN, N_TRUE, L0, seed=0)
     c = preset("deepmind", tokens=4096 * 20_000, theta=1e-3, bandwidth=1e-12, batch=256)
     first = next(iter(Trainer(rows, SAEConfig(D_IN, D_SAE), c)))
-    assert first.step <= 100 and "no pre-activation is inside" in first.warning
+    assert first.step <= 100 and "almost no pre-activation is inside" in first.warning
+
+
+def test_a_bandwidth_for_other_units_is_told():
+    """The papers' .001 belongs to E||x||^2 = 1; with E||x|| = sqrt(d_in) it holds nothing."""
+    rows, _ = planted(3000, D_IN, N_TRUE, L0, seed=0)
+    told = {}
+    for scale in ("unit", "sqrt_d"):
+        c = preset("deepmind", tokens=4096 * 20_000, batch=2048, input_scale=scale)
+        told[scale] = next(iter(Trainer(rows, SAEConfig(D_IN, D_SAE), c))).warning
+    assert told["unit"] is None and "window" in told["sqrt_d"]
+
+
+@pytest.mark.parametrize("architecture", ["gated", "batchtopk", "jumprelu"])
+def test_resampling_draws_rows_by_the_errors_of_the_step(architecture, monkeypatch):
+    rows, _ = planted(4000, D_IN, N_TRUE, L0, seed=0)
+    rows = rows + torch.linspace(-2, 2, D_IN)
+    seen = []
+    monkeypatch.setattr(
+        "sae.trainer.resample", lambda w, x, error, *_: seen.append(error.square().sum(1).mean())
+    )
+    c = _recipe(architecture, pre_encoder_bias=True, centre=False, resample_at=(0.5,), dead_after=1)
+    trainer = Trainer(rows, shape_for(D_IN, D_SAE, c), c)
+    for raw in trainer.batches():
+        stats = trainer.step(trainer.units(raw))
+        if seen:
+            break
+    tolerance = 0.3 if architecture == "batchtopk" else 1e-3  # a threshold for a selection
+    assert seen[0].item() == pytest.approx(stats.reconstruction.item(), rel=tolerance)
+
+
+def test_a_theta_that_is_not_finite_stops_the_run():
+    rows, _ = planted(3000, D_IN, N_TRUE, L0, seed=0)
+    c = _recipe("jumprelu")
+    trainer = Trainer(rows, shape_for(D_IN, D_SAE, c), c)
+    trainer.descent.theta[3] = torch.nan
+    with pytest.raises(Refused, match="no longer finite at step 1"):
+        list(trainer)
+
+
+@pytest.mark.parametrize("what", ["calibrate", "heldout"])
+def test_rows_to_measure_on_must_be_finite(what):
+    rows, _ = planted(3000, D_IN, N_TRUE, L0, seed=0)
+    bad = rows[:100].clone()
+    bad[7, 3] = torch.nan
+    c = _recipe("jumprelu")
+    with pytest.raises(Refused, match="rows hold values that are not finite"):
+        Trainer(rows, shape_for(D_IN, D_SAE, c), c, **{what: bad})
+
+
+def test_one_call():
+    rows, _ = planted(3000, D_IN, N_TRUE, L0, seed=0)
+    c = _recipe("jumprelu")
+    sae = fit(rows, shape_for(D_IN, D_SAE, c), c, rows[:500])
+    assert 2 < encode_sparse(sae, rows).values.numel() / 3000 < 6
+
+
+def test_fine_tuning_from_thresholds_at_zero():
+    rows, _ = planted(3000, D_IN, N_TRUE, L0, seed=0)
+    c = _recipe("relu")
+    relu = fit(rows, shape_for(D_IN, D_SAE, c), c)
+    c = fitting("jumprelu", l0=3.0, batch=256, tokens=256 * 100)
+    flat = gated_to_jumprelu(jumprelu_to_gated(_with_threshold(relu, 0.0)))
+    trainer = Trainer(rows, shape_for(D_IN, D_SAE, c), c, fitted=flat)
+    *_, last = trainer
+    assert last.l0 == pytest.approx(3, rel=0.2)
+    with pytest.raises(Refused, match="give one as `fitted`"):
+        Trainer(rows, shape_for(D_IN, D_SAE, c), c)
+
+
+def _with_threshold(relu, theta):
+    jump = JumpReLUSAE(relu.d_in, relu.d_sae)
+    with torch.no_grad():
+        for name, value in relu.state_dict().items():
+            getattr(jump, name).copy_(value)
+        jump.threshold.fill_(theta)
+    return jump
 
 
 def test_rescale_and_shift_trains_only_magnitudes():
@@ -305,6 +382,10 @@ RESUMED = {
     "silverman, kde": _recipe("jumprelu", bandwidth_rule="silverman", kde_beta=0.9),
     "a bandwidth each": _recipe("jumprelu", bandwidth_rule="per_feature"),
     "dead thresholds fall": _recipe("jumprelu", dead_decay=0.05, dead_after=2000),
+    "layer norm, pre-encoder bias": _recipe(
+        "topk", token_norm="layer_norm", pre_encoder_bias=True, b_dec_start="median"
+    ),
+    "the papers' frame": _recipe("gated", pre_encoder_bias=True, centre=False),
     "AuxK, resampling": _recipe(
         "gated", aux_coefficient=1 / 32, dead_after=2000, resample_at=(0.25, 0.7)
     ),
@@ -315,6 +396,7 @@ RESUMED = {
 @pytest.mark.parametrize("stop", [30, 77])
 def test_resumed_and_uninterrupted_runs_are_byte_identical(c, stop, tmp_path):
     rows, _ = planted(5000, D_IN, N_TRUE, L0, seed=0)
+    rows = rows + torch.linspace(-1, 1, D_IN)  # a mean, so that b_dec matters
     shape = shape_for(D_IN, D_SAE, c)
     whole = Trainer(rows, shape, c, rows[:1000])
     records = [replace(s, tokens_per_s=0) for s in whole]
