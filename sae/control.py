@@ -165,7 +165,7 @@ class Bandwidth(Stateful):
         self.covariance = self.shape = torch.zeros(0, device=x.device)
         self.eps = eps.clone()
         if rule == "silverman":
-            self.covariance = torch.cov(x.T, correction=0)
+            self.covariance = _covariance(x)
             self.shape = self._silverman(w)
             self.kappa = eps.mean() / self.shape.mean()
             self.eps = self.kappa * self.shape
@@ -188,7 +188,7 @@ class Bandwidth(Stateful):
         else:
             self.kappa = self.kappa * move.exp()
             if step % self.REFRESH == 0:
-                self.covariance.lerp_(torch.cov(x.T, correction=0), 0.1)
+                self.covariance.lerp_(_covariance(x), 0.1)
                 self.shape = self._silverman(w)
             self.eps = self.kappa * self.shape
 
@@ -196,6 +196,12 @@ class Bandwidth(Stateful):
         """sd_i n_i^(-1/5) [d_sae]."""
         sd = ((w.W_enc @ self.covariance) * w.W_enc).sum(1).clamp_min(1e-12).sqrt()
         return sd * (self.window + self.PRIOR) ** -0.2
+
+
+def _covariance(x: Tensor) -> Tensor:
+    """[d_in, d_in] of rows x [n, d_in]; torch.cov reads values back to the host."""
+    about = x - x.mean(0)
+    return about.T @ about / x.shape[0]
 
 
 def threshold_scale(x: Tensor, w: Weights, l0: float) -> float:
