@@ -122,7 +122,7 @@ class TrainConfig:
     pre_relu: bool = False  # ReLU before jump and step
     pre_activation_gradient: float = 0.3  # share of the window gradient passed to pre-activations
     start_share: float = 0.25  # L0 aimed at first, as a share of l0
-    start_until: float = 0.1  # share of the steps after which the aim is l0 itself
+    start_until: float = 0.15  # share of the steps after which the aim is l0 itself
 
     # -- gated
     aux_decoder: Literal["frozen", "free"] = "frozen"  # of the auxiliary reconstruction

@@ -75,13 +75,15 @@ class Stateful:
 class Shift(Stateful):
     """Holds L0 at a target by moving all thresholds by one factor a step (own).
 
-    The factor is gain * (L0_ema - l0) / D with D the window estimate of -dL0 / dlog theta, clipped:
-    proportional to the miss alone, with no integral that could wind up. lambda is then no knob: it
+    The factor is gain * (L0_ema - l0) / D with D the window estimate of -dL0 / dlog theta, clipped;
+    there is no integral that could wind up. Near the target the gain is small, since it passes the
+    batches' noise on to the thresholds; far from it, larger. lambda is then no knob: it
     is a running mean of the price at which the window's entries push theta nowhere on balance, so
     that theta's gradient only redistributes.
     """
 
     GAIN, CLIP, BETA = 0.05, 0.1, 0.8
+    FAR_GAIN, NEAR = 0.5, 0.05  # beyond a miss of 5 % the gain rises with it
     BENEFIT_BETA = 0.95
     KEPT = ("l0_ema", "coefficient")
 
@@ -94,7 +96,9 @@ class Shift(Stateful):
         self.l0_ema.lerp_(stats.l0, 1 - self.BETA)
         self.coefficient.lerp_(stats.benefit, 1 - self.BENEFIT_BETA)
         slope = torch.maximum(stats.sensitivity, 0.05 * self.l0_ema).clamp_min(1e-6)
-        move = (self.GAIN * (self.l0_ema - aim) / slope).clamp(-self.CLIP, self.CLIP)
+        miss = self.l0_ema - aim
+        gain = self.GAIN + self.FAR_GAIN * (miss.abs() / aim - self.NEAR).clamp(0, 1)
+        move = (gain * miss / slope).clamp(-self.CLIP, self.CLIP)
         return move.log1p()
 
 

@@ -78,8 +78,10 @@ def _stats(l0, window=2.0, benefit=0.0, sensitivity=10.0, n=4):
 def test_shift_by_hand():
     shift = control.Shift(_stats(4.0, benefit=1.0))
     move = shift.update(_stats(9.0, benefit=3.0, sensitivity=2.0), aim=4.0)
-    # EMA: 4 + .2 x 5 = 5; factor 1 + .05 (5 - 4) / 2
-    assert move.exp().item() == pytest.approx(1.025)
+    # EMA: 4 + .2 x 5 = 5, 25 % off: gain .05 + .5 (.25 - .05) = .15; factor 1 + .15 (5 - 4) / 2
+    assert move.exp().item() == pytest.approx(1.075)
+    near = control.Shift(_stats(4.0)).update(_stats(4.5, sensitivity=2.0), aim=4.0)
+    assert near.exp().item() == pytest.approx(1 + 0.05 * 0.1 / 2), "2.5 % off: the small gain"
     assert shift.coefficient.item() == pytest.approx(1 + 0.05 * 2)
 
 
