@@ -10,7 +10,8 @@ A store that is written anew is seen by the next call; nothing is kept of a repl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -24,34 +25,30 @@ from data.records import (
     FeatureFilter,
     FeatureRow,
     FeatureStats,
+    LogitEffect,
     Score,
 )
 from data.schema import USES, Root
 from data.workspace import publish
 
-KINDS = ("top", "active", "random")
+KINDS = ("top", "quantile", "active", "near_miss", "random")
+BANDS = ("0.99-1", "0.9-0.99", "0.5-0.9", "0-0.5")  # parts of `quantile`: ranks among the fires
+MISSES = ("under", "token")  # parts of `near_miss`
 WRITER_MEMORY = "2GB"
 
-STATS = """feature, fires, density, total, mean, max, theta, peak_token, peak_share, hist_counts,
-    pre_counts, pre_unit, top_ids, top_logits, bottom_ids, bottom_logits"""
-EXAMPLE = """feature, kind, rank, e.doc, document, "use", start, length, peak, max, inclusion,
-    act_index, act_value, d.ids[start + 1 : start + length]"""
+EXAMPLE = """feature, kind, part, rank, e.doc, document, "use", start, length, peak, max, pre,
+    inclusion, copies, act_index, act_value, d.ids[start + 1 : start + length]"""
 
 
 def write_features(
-    path: str | Path,
-    meta: dict,
-    tokens: pa.Table,
-    docs: pa.Table,
-    features: pa.Table,
-    examples: pa.Table,
+    path: str | Path, meta: dict, tables: Mapping[str, pa.Table | Iterable[pa.Table]]
 ) -> str:
     """Writes features.duckdb whole or not at all; returns its content hash (64 hex digits).
 
-    Each table has exactly the columns of data/schema.py, in any order; rows are sorted here.
+    tables: token, doc, feature, logit, example, with exactly the columns of data/schema.py in any
+    order. A table is sorted here; an iterable of tables must come in the order of its key.
     `meta` is any JSON; `schema` and `content_hash` are added.
     """
-    tables = {"token": tokens, "doc": docs, "feature": features, "example": examples}
     with publish(path) as part:
         con = schema.connect(part, memory_limit=WRITER_MEMORY)
         try:
@@ -128,8 +125,9 @@ class FeatureStore:
     def feature(self, i: int) -> FeatureStats:
         """Everything counted of one feature; StoreError if there is no such feature."""
         with self.root.reading(self.path) as (cursor, store):
+            columns = ", ".join(field.name for field in fields(FeatureStats))
             row = cursor.execute(
-                f"SELECT {STATS} FROM {store}.feature WHERE feature = ?", [i]
+                f"SELECT {columns} FROM {store}.feature WHERE feature = ?", [i]
             ).fetchone()
             if row is None:
                 low, high = cursor.execute(
@@ -138,6 +136,17 @@ class FeatureStore:
                 has = "it has none" if low is None else f"it has {low} to {high}"
                 raise StoreError(f"no feature {i} in this SAE: {has}")
         return FeatureStats(*(tuple(v) if isinstance(v, list) else v for v in row))
+
+    def logits(self, i: int, scaled: bool = True) -> LogitEffect | None:
+        """What feature `i` does to the logits; None where its site does not write to the stream."""
+        with self.root.reading(self.path) as (cursor, store):
+            columns = ", ".join(field.name for field in fields(LogitEffect))
+            row = cursor.execute(
+                f"SELECT {columns} FROM {store}.logit WHERE feature = ? AND scaled = ?", [i, scaled]
+            ).fetchone()
+        if row is None:
+            return None
+        return LogitEffect(*(tuple(v) if isinstance(v, list) else v for v in row))
 
     def explanation(self, i: int) -> Explanation | None:
         """What the run says feature `i` stands for; None without a run or without one of it."""
@@ -152,7 +161,7 @@ class FeatureStore:
         return runs_store.read_score(self.root, self.results, i)
 
     def examples(self, i: int, kind: str | None = None, use: str | None = None) -> list[Example]:
-        """Examples of feature `i`, top before active before random, each by rank.
+        """Examples of feature `i` in the order of KINDS, BANDS and MISSES, each by rank.
 
         `kind` and `use` narrow it; StoreError for a kind or use there is not.
         """
@@ -206,7 +215,8 @@ class FeatureStore:
             rows = cursor.execute(f"""
                 SELECT {EXAMPLE} FROM {store}.{view} e
                 JOIN (SELECT doc, ids FROM {store}.doc WHERE doc IN ({numbers})) d USING (doc)
-                WHERE {which} ORDER BY feature, list_position({list(KINDS)}, kind), rank""")
+                WHERE {which} ORDER BY feature, list_position({list(KINDS)}, kind),
+                    list_position({[*BANDS, *MISSES]}, part), rank""")
             return [_example(*row) for row in rows.fetchall()]
 
 
@@ -221,13 +231,13 @@ def _numbers(values: Iterable[int]) -> str:
 
 
 def _example(
-    feature, kind, rank, doc, document, use, start, length, peak, max, inclusion,
+    feature, kind, part, rank, doc, document, use, start, length, peak, max, pre, inclusion, copies,
     act_index, act_value, ids,
 ) -> Example:  # fmt: skip
     values = [0.0] * length
     for index, value in zip(act_index, act_value, strict=True):
         values[index] = value
     return Example(
-        feature, kind, rank, doc, document, use, start, peak, max, inclusion,
+        feature, kind, part, rank, doc, document, use, start, peak, max, pre, inclusion, copies,
         tuple(ids), tuple(values),
     )  # fmt: skip

@@ -29,7 +29,7 @@ COLUMNS = {
 }  # fmt: skip
 JOINS = {
     "peak.": " LEFT JOIN {store}.token peak ON peak.id = f.peak_token",
-    "raised.": " LEFT JOIN {store}.token raised ON raised.id = f.top_ids[1]",
+    "raised.": " LEFT JOIN {store}.token raised ON raised.id = f.top_logit",
     "x.": " LEFT JOIN {run}.explanation x ON x.feature = f.feature",
     "s.": " LEFT JOIN {run}.score s ON s.feature = f.feature",
 }
@@ -38,7 +38,7 @@ NO_RUN = {
     "s.": """ CROSS JOIN
         (SELECT NULL::DOUBLE AS value, NULL::DOUBLE AS low, NULL::DOUBLE AS high) s""",
 }
-ROW = "feature, density, fires, mean, max, theta, peak_share, peak_token, top_ids[1]"
+ROW = "feature, density, fires, mean, max, theta, peak_share, peak_token, top_logit"
 
 
 @dataclass(frozen=True)

@@ -31,24 +31,63 @@ class DocumentRow:
 
 @dataclass(frozen=True)
 class FeatureStats:
-    """What one pass over the corpus says of a feature. Activations are raw, unnormalised."""
+    """What one pass over the corpus says of a feature. Activations are raw, unnormalised.
+
+    Moments and quantiles are of the non-zero activations; None where there is nothing to measure.
+    """
 
     feature: int
     fires: int  # tokens on which it is active
     density: float  # fires / tokens
     total: float  # sum of activations
-    mean: float | None  # mean of the non-zero activations; None if it never fires
+    total_squares: float
+    mean: float | None
+    sd: float | None
+    skew: float | None
+    kurtosis: float | None  # excess over the normal distribution's
     max: float | None
+    q10: float | None
+    q50: float | None
+    q90: float | None
+    q99: float | None
+    quantile_error: float | None  # the four are right within so much, relative to themselves
     theta: float  # threshold; 0 for architectures without one
+    first_doc: int | None
+    last_doc: int | None
     peak_token: int | None  # commonest token among the uniformly sampled active positions
-    peak_share: float | None  # its share of that sample
-    hist_counts: tuple[int, ...]  # non-zero activations between the store's hist_edges, ends open
+    peak_share: float | None  # its share of the fires, estimated from the sample
+    dead: bool
+    rare: bool
+    dense_1: bool  # active on more than 1% of the tokens
+    dense_10: bool
+    single_token: bool
+    position_bound: bool
+    outlier_bound: bool
+    outlier_share: float | None  # share of its fires on tokens of unusual norm
+    top_logit: int | None  # the token whose logit it raises most
+    hist_first: int  # bin of the store's hist_edges that hist_counts begins with
+    hist_counts: tuple[int, ...]  # non-zero activations
     pre_counts: tuple[int, ...]  # pre-activation / pre_unit between pre_edges, ends open
     pre_unit: float  # what pre-activations were divided by: theta if positive
-    top_ids: tuple[int, ...]  # tokens whose logits W_dec raises most
+    positions: tuple[int, ...]  # fires between the store's position_edges
+
+
+@dataclass(frozen=True)
+class LogitEffect:
+    """What one unit of a feature adds to the logits, centred over the vocabulary."""
+
+    feature: int
+    scaled: bool  # through the final norm's own scale, or through the unembedding alone
+    top_ids: tuple[int, ...]  # tokens raised most
     top_logits: tuple[float, ...]
     bottom_ids: tuple[int, ...]
     bottom_logits: tuple[float, ...]
+    sd: float  # over the vocabulary
+    skew: float
+    kurtosis: float  # excess over the normal distribution's
+    low: float  # counts: even bins from low to high
+    high: float
+    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +99,8 @@ class Example:
     """
 
     feature: int
-    kind: str  # top | active | random
+    kind: str  # top | quantile | active | near_miss | random
+    part: str  # band of a quantile (0.99-1, ...), under | token of a near miss, or ""
     rank: int
     doc: int
     document: str  # the document's name
@@ -68,7 +108,9 @@ class Example:
     start: int  # position in the document of ids[0]
     peak: int  # index into ids of the chosen token (the largest activation for `top`)
     max: float  # activation at ids[peak]
-    inclusion: float  # probability with which sampling took it; 1 for `top`
+    pre: float  # pre-activation there
+    inclusion: float | None  # probability with which sampling took it; None: not a sample
+    copies: int  # tokens of the corpus with the same text around them that it stands for
     ids: tuple[int, ...]
     values: tuple[float, ...]  # activation per token, 0 where silent
 
@@ -155,4 +197,145 @@ class LiveCode:
 
     tokens: tuple[LiveToken, ...]
     truncated: bool  # the text was longer than one context
+    ms: float
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Where an example stands and what it says, without its activations."""
+
+    feature: int
+    kind: str
+    part: str
+    rank: int
+    doc: int
+    start: int  # position in the document of ids[0]
+    peak: int  # index into ids of the chosen token
+    ids: tuple[int, ...]  # the whole context without its prefix
+
+
+@dataclass(frozen=True)
+class ExampleEffect:
+    """What changes when one feature is ablated in one example. Losses and KL in nats.
+
+    status: ok; silent: the feature is active nowhere in the context; not_scored: no scored token
+    follows. Positions count from `start`. A position's loss is that of predicting the next token.
+    """
+
+    feature: int
+    kind: str
+    part: str
+    rank: int
+    doc: int
+    start: int
+    status: str
+    first: int | None  # the first ablated position
+    peak: int | None  # the example's own peak if the feature is active there, else its strongest
+    delta_loss: float | None  # loss(ablated) - loss, mean over `scored`
+    kl: float | None  # KL(original || ablated), mean over `scored`
+    peak_kl: float | None  # at `peak`
+    attribution: float | None  # delta_loss to first order, by gradient
+    random_kl: float | None  # kl of a random direction of the same norm at the same positions
+    scored: tuple[int, ...]  # scored positions from `first` on
+    delta_losses: tuple[float, ...]  # at each of them
+    kls: tuple[float, ...]
+    up_ids: tuple[int, ...]  # tokens whose logits at `peak` the feature raises most
+    up_logits: tuple[float, ...]  # by how much, centred over the vocabulary
+    down_ids: tuple[int, ...]
+    down_logits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class FeatureEffect:
+    """Means over a feature's examples whose status is ok.
+
+    status: ok; not_scored or silent: all its examples are; no_examples: it has none of the kinds.
+    """
+
+    feature: int
+    status: str
+    n_examples: int  # those that are ok
+    delta_loss: float | None
+    kl: float | None
+    attribution: float | None
+    random_kl: float | None
+    exceeds: float | None  # share of the examples whose kl is above their random_kl
+
+
+@dataclass(frozen=True)
+class CausalScore:
+    """What ablation says of an SAE: how many features do more than random directions would."""
+
+    features: int  # asked for
+    measured: int  # with at least one example that is ok
+    exceeding: int  # of these: mean kl above mean random_kl
+    share: float | None  # exceeding / measured
+    low: float | None  # Wilson's 95% interval, features as units
+    high: float | None
+    examples: int  # ok ones of all features
+    delta_loss: float | None  # mean over features
+    kl: float | None
+    random_kl: float | None
+    pearson: float | None  # attribution with delta_loss, over examples; None: undefined
+    spearman: float | None
+
+
+@dataclass(frozen=True)
+class LiveChange:
+    """One token of a live prompt and what ablation changes there; None: not scored."""
+
+    bytes: bytes
+    special: bool
+    kept: bool
+    activation: float  # of the ablated feature; 0 where silent or not kept
+    delta_loss: float | None
+    kl: float | None
+
+
+@dataclass(frozen=True)
+class LiveEffect:
+    """A live prompt without one feature. Statuses and numbers as in ExampleEffect."""
+
+    feature: int
+    status: str
+    tokens: tuple[LiveChange, ...]
+    peak: int | None  # index into tokens
+    delta_loss: float | None
+    kl: float | None
+    peak_kl: float | None
+    attribution: float | None
+    random_kl: float | None
+    up: tuple[tuple[bytes, float], ...]  # tokens raised most at `peak`, and by how much
+    down: tuple[tuple[bytes, float], ...]
+    truncated: bool
+    ms: float
+
+
+@dataclass(frozen=True)
+class SteeredToken:
+    """One generated token."""
+
+    id: int
+    bytes: bytes
+    special: bool
+    probability: float  # the steered model gave it, at temperature 1, of the whole vocabulary
+
+
+@dataclass(frozen=True)
+class SteeredText:
+    """What the model wrote with one feature held up, pushed down or taken away."""
+
+    strength: float | None  # in units of the feature's largest activation; None: clamped to zero
+    tokens: tuple[SteeredToken, ...]
+    ended: bool  # by its own end-of-text token, the last of `tokens`
+
+
+@dataclass(frozen=True)
+class Steering:
+    """The same prompt continued several ways with the same seed; the first is unsteered."""
+
+    feature: int
+    prompt: tuple[tuple[bytes, bool], ...]  # (bytes, special) of each token, prefix included
+    texts: tuple[SteeredText, ...]
+    truncated: bool
     ms: float

@@ -56,7 +56,7 @@ def write_results(
     with publish(path) as part:
         con = schema.connect(part)
         try:
-            schema.create_results(con)
+            schema.create(con, schema.RESULTS)
             schema.load(con, tables)
             schema.write_meta(con, meta)
             con.execute("CHECKPOINT")

@@ -1,7 +1,7 @@
 """The tables of every result store, and the one DuckDB instance a process reads them through.
 
-In:  the path of a features.duckdb or results.duckdb.
-Out: `create_features`, `create_results` for writers; for readers a `Root`, whose `reading(path)`
+In:  the path of a features.duckdb, results.duckdb or a file of extra/.
+Out: `create_features`, `create` for writers; for readers a `Root`, whose `reading(path)`
      yields a fresh cursor and the alias under which the file's tables stand.
 
 DuckDB lets one process write a file, and then no other may even read it; so stores are written
@@ -19,7 +19,7 @@ import tempfile
 import textwrap
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ import pyarrow as pa
 from data.errors import StoreBusy, StoreError
 from data.rowhash import hash_rows
 
-SCHEMA = 1  # raise it with every change below; stores are rebuilt, never migrated
+SCHEMA = 2  # raise it with every change below; stores are rebuilt, never migrated
 
 META = "CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)"  # value is JSON
 
@@ -39,19 +39,59 @@ FEATURES = {
     "doc": """doc INTEGER PRIMARY KEY, name VARCHAR NOT NULL, split VARCHAR NOT NULL,
         "use" VARCHAR NOT NULL, min_hash UBIGINT NOT NULL, n_tokens INTEGER NOT NULL,
         ids INTEGER[] NOT NULL""",
+    # Moments and quantiles are of the non-zero activations; NULL where there is nothing to measure.
+    # hist_counts begins with bin hist_first of meta.hist_edges; empty bins at both ends are left
+    # out. positions: fires between meta.position_edges.
     "feature": """feature INTEGER PRIMARY KEY, fires BIGINT NOT NULL, density DOUBLE NOT NULL,
-        total DOUBLE NOT NULL, mean DOUBLE, max FLOAT, theta FLOAT NOT NULL,
-        peak_token INTEGER, peak_share DOUBLE, hist_counts BIGINT[] NOT NULL,
-        pre_counts BIGINT[] NOT NULL, pre_unit FLOAT NOT NULL, top_ids INTEGER[] NOT NULL,
-        top_logits FLOAT[] NOT NULL, bottom_ids INTEGER[] NOT NULL,
-        bottom_logits FLOAT[] NOT NULL""",
-    # The context [start, start + length) of a document; act_index counts from start. Rows are
-    # sorted by feature, so that zone maps find a feature's rows without an index.
-    "example": """feature INTEGER NOT NULL, kind VARCHAR NOT NULL, rank INTEGER NOT NULL,
-        doc INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL,
-        peak INTEGER NOT NULL, max FLOAT NOT NULL, inclusion DOUBLE NOT NULL,
-        act_index USMALLINT[] NOT NULL, act_value FLOAT[] NOT NULL""",
+        total DOUBLE NOT NULL, total_squares DOUBLE NOT NULL, mean DOUBLE, sd DOUBLE, skew DOUBLE,
+        kurtosis DOUBLE, max FLOAT, q10 DOUBLE, q50 DOUBLE, q90 DOUBLE, q99 DOUBLE,
+        quantile_error DOUBLE, theta FLOAT NOT NULL, first_doc INTEGER, last_doc INTEGER,
+        peak_token INTEGER, peak_share DOUBLE, dead BOOLEAN NOT NULL, rare BOOLEAN NOT NULL,
+        dense_1 BOOLEAN NOT NULL, dense_10 BOOLEAN NOT NULL, single_token BOOLEAN NOT NULL,
+        position_bound BOOLEAN NOT NULL, outlier_bound BOOLEAN NOT NULL, outlier_share DOUBLE,
+        top_logit INTEGER, hist_first SMALLINT NOT NULL, hist_counts BIGINT[] NOT NULL,
+        pre_counts BIGINT[] NOT NULL, pre_unit FLOAT NOT NULL, positions BIGINT[] NOT NULL""",
+    # What one unit of the feature adds to the logits; scaled: through the final norm's own scale.
+    # No rows where the site does not write to the residual stream.
+    "logit": """feature INTEGER NOT NULL, scaled BOOLEAN NOT NULL, top_ids INTEGER[] NOT NULL,
+        top_logits FLOAT[] NOT NULL, bottom_ids INTEGER[] NOT NULL, bottom_logits FLOAT[] NOT NULL,
+        sd FLOAT NOT NULL, skew FLOAT NOT NULL, kurtosis FLOAT NOT NULL, low FLOAT NOT NULL,
+        high FLOAT NOT NULL, counts INTEGER[] NOT NULL""",
+    # The context [start, start + length) of a document; peak and act_index count from start. Rows
+    # are sorted by feature, so that zone maps find a feature's rows without an index. max and pre:
+    # activation and pre-activation at the peak. inclusion: the probability with which the sampling
+    # took it (1 for `top`, NULL for `near_miss`, which is no sample); copies: tokens of the corpus
+    # with the same text around them that it stands for.
+    "example": """feature INTEGER NOT NULL, kind VARCHAR NOT NULL, part VARCHAR NOT NULL,
+        rank INTEGER NOT NULL, doc INTEGER NOT NULL, start INTEGER NOT NULL,
+        length INTEGER NOT NULL, peak INTEGER NOT NULL, max FLOAT NOT NULL, pre FLOAT NOT NULL,
+        inclusion DOUBLE, copies INTEGER NOT NULL, act_index USMALLINT[] NOT NULL,
+        act_value FLOAT[] NOT NULL""",
 }
+# extra/effects-<hash>.duckdb. Losses and KL in nats a token.
+EFFECTS = {
+    # One example ablated; status: ok | silent | not_scored. Positions count from start. first: the
+    # first ablated one; peak: where peak_kl and the tokens raised and lowered are taken; scored:
+    # those from first on that are scored, each with its delta_losses and kls. NULL: not measured.
+    "example_effect": """feature INTEGER NOT NULL, kind VARCHAR NOT NULL, part VARCHAR NOT NULL,
+        rank INTEGER NOT NULL, doc INTEGER NOT NULL, start INTEGER NOT NULL,
+        status VARCHAR NOT NULL, first INTEGER, peak INTEGER, delta_loss DOUBLE, kl DOUBLE,
+        peak_kl DOUBLE, attribution DOUBLE, random_kl DOUBLE, scored USMALLINT[] NOT NULL,
+        delta_losses FLOAT[] NOT NULL, kls FLOAT[] NOT NULL, up_ids INTEGER[] NOT NULL,
+        up_logits FLOAT[] NOT NULL, down_ids INTEGER[] NOT NULL, down_logits FLOAT[] NOT NULL""",
+    # Means over a feature's n_examples that are ok; status: ok | silent | not_scored | no_examples.
+    "feature_effect": """feature INTEGER PRIMARY KEY, status VARCHAR NOT NULL,
+        n_examples INTEGER NOT NULL, delta_loss DOUBLE, kl DOUBLE, attribution DOUBLE,
+        random_kl DOUBLE, exceeds DOUBLE""",
+}
+# extra/neighbours-<hash>.duckdb. value: cosine (decoder, encoder) or PMI in nats (coactivation).
+NEIGHBOURS = {
+    "neighbour": """feature INTEGER NOT NULL, kind VARCHAR NOT NULL, rank INTEGER NOT NULL,
+        other INTEGER NOT NULL, value DOUBLE NOT NULL, together BIGINT, given_this DOUBLE,
+        given_other DOUBLE""",
+}
+# extra/map-<hash>.duckdb. Places of decoder directions in a plane.
+MAP = {"place": "feature INTEGER PRIMARY KEY, x DOUBLE NOT NULL, y DOUBLE NOT NULL"}
 RESULTS = {
     "explanation": """feature INTEGER PRIMARY KEY, judge VARCHAR NOT NULL, text VARCHAR NOT NULL,
         payload VARCHAR NOT NULL, status VARCHAR NOT NULL, reason VARCHAR NOT NULL""",
@@ -59,53 +99,68 @@ RESULTS = {
         high DOUBLE, n_tokens INTEGER NOT NULL, n_documents INTEGER NOT NULL,
         status VARCHAR NOT NULL, reason VARCHAR NOT NULL""",
 }
-KEYS = {"token": "id", "doc": "doc", "feature": "feature", "example": "feature, kind, rank",
-        "explanation": "feature", "score": "feature"}  # fmt: skip
+KEYS = {
+    "token": "id", "doc": "doc", "feature": "feature", "logit": "feature, scaled",
+    "example": "feature, kind, part, rank", "explanation": "feature", "score": "feature",
+    "example_effect": "feature, kind, part, rank", "feature_effect": "feature",
+    "neighbour": "feature, kind, rank", "place": "feature",
+}  # fmt: skip
 
 # What each purpose may read. An explanation must never see a text its score is computed on.
 USES = ("explain", "calibrate", "score")
-EXAMPLE_ANY = """CREATE VIEW example_any AS
-    SELECT example.*, doc.name AS document, doc."use" FROM example JOIN doc USING (doc)"""
-EXAMPLE_USE = """CREATE VIEW example_{use} AS SELECT * FROM example_any WHERE "use" = '{use}'"""
+VIEWS = [
+    """CREATE VIEW example_any AS SELECT example.*, start + peak AS position,
+        doc.name AS document, doc."use" FROM example JOIN doc USING (doc)""",
+    *[
+        f"""CREATE VIEW example_{use} AS SELECT * FROM example_any WHERE "use" = '{use}'"""
+        for use in USES
+    ],
+    # Firing tokens (active) and silent ones (random) together stand for the whole corpus: weights
+    # sum to its tokens, but for chance.
+    """CREATE VIEW token_sample AS SELECT feature, doc, position, max AS activation,
+        copies / inclusion AS weight, "use" FROM example_any WHERE kind IN ('active', 'random')""",
+]
 
 
 def create_features(con: duckdb.DuckDBPyConnection) -> None:
     """Makes the empty tables and views of features.duckdb."""
-    _create(con, FEATURES)
-    con.execute(EXAMPLE_ANY)
-    for use in USES:
-        con.execute(EXAMPLE_USE.format(use=use))
+    create(con, FEATURES)
+    for view in VIEWS:
+        con.execute(view)
 
 
-def create_results(con: duckdb.DuckDBPyConnection) -> None:
-    """Makes the empty tables of results.duckdb."""
-    _create(con, RESULTS)
-
-
-def _create(con: duckdb.DuckDBPyConnection, tables: dict[str, str]) -> None:
+def create(con: duckdb.DuckDBPyConnection, tables: dict[str, str]) -> None:
+    """Makes empty tables, and `meta`: FEATURES, RESULTS, EFFECTS, NEIGHBOURS or MAP."""
     con.execute(META)
     for table, columns in tables.items():
         con.execute(f"CREATE TABLE {table} ({columns})")
 
 
-def load(con: duckdb.DuckDBPyConnection, tables: dict[str, pa.Table]) -> None:
-    """Inserts Arrow tables, each sorted by its key; rows one by one would take a hundred times as
-    long. Each table has exactly the columns of its name above, in any order.
+def load(
+    con: duckdb.DuckDBPyConnection, tables: Mapping[str, pa.Table | Iterable[pa.Table]]
+) -> None:
+    """Inserts Arrow tables; rows one by one would take a hundred times as long.
+
+    Each has exactly the columns of its name above, in any order. A table is sorted by its key; an
+    iterable of tables is taken as it comes and must be in the order of the key already.
     """
-    for name, table in tables.items():
+    for name, given in tables.items():
         described = con.execute(f"SELECT * FROM {name} LIMIT 0").description
         columns = [column[0] for column in described]
-        assert sorted(table.column_names) == sorted(columns), (name, table.column_names)
-        con.register("incoming", table)
         listed = ", ".join(f'"{column}"' for column in columns)
-        con.execute(f"INSERT INTO {name} SELECT {listed} FROM incoming ORDER BY {KEYS[name]}")
-        con.unregister("incoming")
+        whole = isinstance(given, pa.Table)
+        order = f"ORDER BY {KEYS[name]}" if whole else ""
+        for table in [given] if whole else given:
+            assert sorted(table.column_names) == sorted(columns), (name, table.column_names)
+            con.register("incoming", table)
+            con.execute(f"INSERT INTO {name} SELECT {listed} FROM incoming {order}")
+            con.unregister("incoming")
 
 
-def content_hash(con: duckdb.DuckDBPyConnection) -> str:
-    """SHA-256 over all rows of token, doc, feature and example in key order (data/rowhash.py)."""
+def content_hash(con: duckdb.DuckDBPyConnection, tables: Iterable[str] = FEATURES) -> str:
+    """SHA-256 over all rows of `tables` in key order (data/rowhash.py)."""
     parts = []
-    for table in FEATURES:
+    for table in tables:
         rows = con.sql(f"SELECT * FROM {table} ORDER BY {KEYS[table]}").to_arrow_reader(8192)
         parts.append(f"{table} {hash_rows(rows)}\n")
     return hashlib.sha256("".join(parts).encode()).hexdigest()

@@ -5,12 +5,13 @@ Out: paths; the small JSON files as dicts; context managers under which a file o
      written beside its final name and appears there in one rename.
 
     saes/<name>/         cfg.json  sae_weights.safetensors  train.jsonl  metrics.json
-                         features.duckdb
+                         features.duckdb  extra/<kind>-<hash>.duckdb
     activations/<hash>/  shards and manifest.json
     autointerp/<run>/    run.json  results.duckdb
     jobs/<id>/           job.json  progress.jsonl  log.txt
 
     saes/.<name>.unfinished/  train.jsonl  checkpoint/: a training run that can be resumed
+    saes/.<name>.harvest/     the same of a harvest
 
 Unfinished work is called `.<name>.part-<pid>...`, a result on its way out `.<name>.old-<pid>`. A
 process that is killed leaves those behind and never a half-written final name; the next writer
@@ -87,6 +88,17 @@ class Workspace:
             raise StoreError(f"{name} has no features yet; run: python run.py harvest {name}")
         return path
 
+    def extra(self, name: str, kind: str) -> list[Path]:
+        """extra/<kind>-<hash>.duckdb of an SAE (effects, neighbours, map), the newest first."""
+        found = (self.sae(name) / "extra").glob(f"{_checked(kind)}-*.duckdb")
+        return sorted(found, key=lambda p: (-p.stat().st_mtime_ns, p.name))
+
+    def new_extra(self, name: str, kind: str, hash: str) -> Path:
+        """Where such a file belongs; `publish` writes it. Its folder is made."""
+        folder = self.sae(name) / "extra"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{_checked(kind)}-{_checked(hash)}.duckdb"
+
     @contextmanager
     def new_sae(self, name: str, replace: bool = False) -> Iterator[Path]:
         """Yields an empty folder that becomes saes/<name> if the block ends without an error.
@@ -100,6 +112,29 @@ class Workspace:
     def unfinished(self, name: str) -> Path:
         """saes/.<name>.unfinished, where a run of that name keeps what it needs to be resumed."""
         return self.root / "saes" / f".{_checked(name)}.unfinished"
+
+    @contextmanager
+    def unfinished_harvest(self, name: str, keep: bool) -> Iterator[Path]:
+        """Yields saes/.<name>.harvest, where a harvest keeps what it needs to be resumed.
+
+        Emptied first unless `keep`. WorkspaceError while another process harvests that SAE.
+        """
+        folder = self.root / "saes" / f".{_checked(name)}.harvest"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise WorkspaceError(
+                    f"{name} is being harvested by another process: wait until it ends, or end it"
+                ) from None
+            if not keep:
+                for left in folder.iterdir():
+                    _remove(left)
+            yield folder
+        finally:
+            os.close(lock)
 
     def activations(self, hash: str) -> Path:
         """Where the activation cache of that hash is, or would be."""

@@ -1,18 +1,21 @@
-"""Statistics and examples of every feature, in one pass over the cached activations.
+"""Statistics and examples of every feature, in one pass over recorded activations.
 
 In:  an SAE, an activation cache, the language model (for tokens and logit effects).
-Out: Arrow tables for the feature store. Nothing depends on the order or size of chunks.
+Out: Arrow tables for the feature store. Nothing depends on the order or size of chunks, nor on how
+     many parts the corpus is read in.
 
-Kinds of examples:
-    top      the strongest fires, one per document, ties by seeded hash; taken with certainty
-    active   a uniform sample of all fires (bottom-k hashes)
-    random   a systematic sample of all tokens, whether the feature fires or not
+Features go in blocks, so that memory does not grow with their number; rows go in shards, after
+each of which the state can be kept on disk and taken up again. Which examples are kept:
+interp/selection.py.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,300 +25,352 @@ from data.activations import ActivationCache
 from data.errors import WorkbenchError
 from data.lm import LanguageModel
 from data.text import mix64
-from data.tokens import token_bytes
-from interp.effects import logit_effects
-from interp.sampling import BestPerFeature
-from interp.stats import StreamingStats, in_pre_sample, token_hash
-from sae.models import SAE
-from sae.sparse import Buffers, encode_sparse
+from interp import tables
+from interp.corpus import Corpus
+from interp.effects import logit_table
+from interp.sampling import (
+    NEVER,
+    Smallest,
+    ascending,
+    descending,
+    distance_of,
+    largest_below,
+    salts,
+)
+from interp.selection import choose
+from interp.stats import PRE_SAMPLE, Entries, StreamingStats
+from interp.windows import cut
+from sae.entries import Buffers, above
+from sae.models import SAE, TopKSAE
 
-SCALE_ROWS = 4_096  # rows whose mean square sets the scale of the histograms
 BATCH = 4_096  # rows encoded at once
-CHUNK = 65_536  # rows whose entries are merged at once, at most
+CHUNK = 65_536  # rows whose entries are looked at together, at most
+ENTRIES = 1 << 21  # entries of a chunk after which it is closed
+SPARE = 3  # candidates a kept example, from which texts seen before are dropped
+REACH_ROWS, REACH = 1_024, 2  # near misses are looked for as far as the REACH-th of so many rows
 
 
 @dataclass(frozen=True)
 class HarvestConfig:
-    """How many examples of each kind a feature keeps."""
+    """How many examples of each kind a feature keeps, and how the work is cut up."""
 
     top: int = 20
+    quantile: int = 8  # in each of the four bands
     active: int = 20
-    random: int = 10
+    near_miss: int = 10  # half just under theta, half the same token as a top example
+    random: int = 20
     seed: int = 0
+    shards: int = 1  # parts of the corpus, after each of which the state is kept
+    block: int = 16_384  # features at once
 
     def __post_init__(self) -> None:
-        for name in ("top", "active", "random", "seed"):
+        for name, least in (("shards", 1), ("block", 1)):
+            if getattr(self, name) < least:
+                raise WorkbenchError(f"--{name} {getattr(self, name)}: give {least} or more")
+        for name in ("top", "quantile", "active", "near_miss", "random", "seed"):
             number = getattr(self, name)
             if not 0 <= number < 2**63:
-                raise WorkbenchError(f"--{name} {number}: give a whole number from 0 on")
+                raise WorkbenchError(f"--{name.replace('_', '-')} {number}: give 0 or more")
 
 
 @dataclass(frozen=True)
 class HarvestStep:
-    """Progress: rows encoded, or contexts whose windows were cut."""
+    """Progress: rows encoded, or examples whose activations were cut, over all blocks."""
 
     phase: str
     done: int
     total: int
 
 
-class Harvest:
-    """One harvest: iterate for progress, then ask for `tables()`."""
+class Block:
+    """Features lo..hi-1: what one pass over rows finds out about them."""
 
-    def __init__(
-        self, sae: SAE, cache: ActivationCache, lm: LanguageModel, config: HarvestConfig
-    ) -> None:
-        self.sae, self.cache, self.lm, self.config = sae, cache, lm, config
-        d_sae = sae.d_sae
-        first = np.asarray(cache.x[:SCALE_ROWS], dtype=np.float64)
-        scale = float(np.sqrt((first**2).sum(1).mean()))
-        theta = sae.threshold.detach().cpu().numpy()
-        pre_unit = np.where(theta > 0, theta, scale)
-        self.stats = StreamingStats(d_sae, scale, pre_unit)
-        self.buffers = Buffers()
-        self.top = BestPerFeature(d_sae, config.top, one_per_document=True)
+    def __init__(self, sae: SAE, corpus: Corpus, config: HarvestConfig, lo: int, hi: int) -> None:
+        self.sae, self.corpus, self.config, self.lo, self.hi = sae, corpus, config, lo, hi
+        self.n, self.buffers = hi - lo, Buffers()
+        self.weights = sae.W_enc.detach()[:, lo:hi], sae.b_enc.detach()[lo:hi]
+        self.floor = sae.floor.detach()[lo:hi].cpu().numpy().astype(np.float32)
+        pre_unit = np.where(self.floor > 0, self.floor, corpus.scale)
+        self.stats = StreamingStats(self.n, corpus.scale, pre_unit, corpus.cache.ids.shape[1])
+        self.top = Smallest(self.n, SPARE * config.top)
         # One more than is kept: its hash says how likely the kept ones were.
-        self.active = BestPerFeature(d_sae, config.active + 1, one_per_document=False)
+        kept = max(config.active, config.quantile)
+        kept += kept > 0
+        self.fires = Smallest(self.n * self.stats.histogram.n_bins, kept, counted=True)
+        self.near = Smallest(self.n, SPARE * ((config.near_miss + 1) // 2))
+        self.salt = salts(sae.d_sae, config.seed)[lo:hi]
+        self.row_l0 = np.zeros(corpus.n_rows, dtype=np.int32)
+        # The activation a row's features must reach in a TopK SAE; no other has one.
+        self.row_floor = np.zeros(corpus.n_rows if self.is_topk else 0, dtype=np.float32)
+        self.reach = self._reach() if config.near_miss else np.full(self.n, -1, np.float32)
+
+    @property
+    def is_topk(self) -> bool:
+        return isinstance(self.sae, TopKSAE)
+
+    # ------------------------------------------------------------ the pass
 
     @torch.inference_mode()
-    def __iter__(self) -> Iterator[HarvestStep]:
-        start = 0
-        while start < self.cache.n_rows:
-            # Chunks that double keep merging cheap: once n rows are seen, few of the next n
-            # entries of a feature can still be among its best.
-            stop = min(start + min(max(start, BATCH), CHUNK), self.cache.n_rows)
-            self._chunk(start, stop)
-            yield HarvestStep("encode", stop, self.cache.n_rows)
-            start = stop
-        yield from self._windows()
+    def read(self, start: int, stop: int) -> Iterator[int]:
+        """Looks at rows start..stop-1; yields how far it is."""
+        first, parts, n_entries = start, [], 0
+        for row in range(start, stop, BATCH):
+            end = min(row + BATCH, stop)
+            x = np.array(self.corpus.cache.x[row:end])
+            parts.append((x, *self._encode(x, row, first)))
+            n_entries += len(parts[-1][1])
+            if end == stop or end - first >= CHUNK or n_entries > ENTRIES:
+                self._chunk(parts, first, end)
+                first, parts, n_entries = end, [], 0
+                yield end
 
-    def _chunk(self, start: int, stop: int) -> None:
-        cache, seed = self.cache, self.config.seed
-        doc = np.asarray(cache.doc[start:stop])
-        hashes = token_hash(doc, np.asarray(cache.position[start:stop]), seed)
-        in_sample = in_pre_sample(doc, np.asarray(cache.position[start:stop]), seed)
-        entries: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        for first in range(start, stop, BATCH):
-            last = min(first + BATCH, stop)
-            x = torch.from_numpy(np.array(cache.x[first:last])).to(self.sae.W_enc.device)
-            code = encode_sparse(self.sae, x, self.buffers)
-            self.stats.update(code)
-            sampled = torch.from_numpy(np.flatnonzero(in_sample[first - start : last - start]))
-            self.stats.update_pre(self.sae.pre(x[sampled.to(x.device)]))
-            rows = code.rows.cpu().numpy().astype(np.int64) + (first - start)
-            entries.append((rows, code.features.cpu().numpy(), code.values.cpu().numpy()))
-        rows, features, values = (np.concatenate(part) for part in zip(*entries, strict=True))
-        features = features.astype(np.int64)
-        # Filter before hashing: after a few chunks hardly any entry can still enter the top.
-        good = -values <= self.top.bound[features]
-        r, f = rows[good], features[good]
-        salts = mix64(np.arange(len(self.stats.fires)))  # per feature
-        tie = mix64(hashes[r] ^ salts[f])
-        self.top.offer(f, -values[good].astype(np.float64), tie, doc[r], r + start)
-        hashed = mix64(hashes[rows] ^ salts[features])
-        score = hashed.astype(np.float64) / 2.0**64
-        self.active.offer(features, score, hashed, doc[rows], rows + start)
+    def _pre(self, x: np.ndarray) -> torch.Tensor:
+        """Pre-activations [n, features of the block]; valid until the next call."""
+        W, b = self.weights
+        rows = torch.from_numpy(x).to(W)
+        out = self.buffers.z(len(x), self.n, W)
+        return torch.addmm(b, self.sae.token_frame(rows)[0], W, out=out)
 
-    # ------------------------------------------------------------ windows
+    def _encode(self, x: np.ndarray, row: int, first: int) -> tuple[np.ndarray, ...]:
+        """Of active entries and near misses: row (from `first`), feature, value (0 of a near miss)
+        and how far below the threshold, sorted by row."""
+        pre = self._pre(x)
+        tie = self.corpus.tie(slice(row, row + len(x)))
+        sampled = np.flatnonzero(tie % PRE_SAMPLE == 0)
+        self.stats.update_pre(pre[torch.from_numpy(sampled).to(pre.device)])
+        if self.is_topk:
+            rows, features, z, gap = self._top_entries(pre, row)
+        else:
+            floor = self.floor.astype(np.float64)
+            # A little lower than the reach: which entries count is decided below, exactly.
+            low = floor - np.maximum(self.reach, 0) * (1 + 1e-6) - 1e-6 * np.abs(floor)
+            low = np.where(self.reach >= 0, low, floor).astype(np.float32)
+            found = above(pre, torch.from_numpy(low).to(pre.device), self.buffers)
+            rows, features, z = (part.cpu() for part in found)
+            gap = torch.from_numpy(self.floor)[features] - z.float()
+        wanted = (gap < 0) | (gap <= torch.from_numpy(self.reach)[features])
+        value = self.sae.values(z.to(pre.device), (features + self.lo).to(pre.device)).cpu().float()
+        value = torch.where(gap < 0, value, torch.zeros(()))
+        wanted &= (gap >= 0) | (value > 0)  # a gate may be open over a magnitude of 0
+        parts = (rows + (row - first), features, value, gap)
+        return tuple(part[wanted].numpy() for part in parts)
 
-    def _chosen(self) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """(kind, feature, rank, row, inclusion) of every example."""
-        fires = self.stats.fires
-        top, active, k = self.top, self.active, self.config.active
-        d_sae = len(fires)
-        rank = active.ranks()
-        # Conditional inclusion probability of a bottom-k sample: the (k+1)-th smallest hash.
-        threshold = np.ones(d_sae)
-        beyond = rank == k
-        threshold[active.feature[beyond]] = active.score[beyond]
-        keep = rank < k
-        rng = np.random.default_rng([self.config.seed, 3])
-        n_random = min(self.config.random, self.cache.n_rows)
-        # Systematic sampling: distinct rows spread over the corpus, each equally likely.
-        offset = (np.arange(n_random) + rng.random((d_sae, 1))) / max(n_random, 1)
-        random_rows = (offset * self.cache.n_rows).astype(np.int64)
-        return [
-            ("top", top.feature, top.ranks(), top.row, np.ones(len(top.row))),
-            (
-                "active",
-                active.feature[keep],
-                rank[keep],
-                active.row[keep],
-                threshold[active.feature[keep]],
-            ),
-            (
-                "random",
-                np.repeat(np.arange(d_sae), n_random),
-                np.tile(np.arange(n_random), d_sae),
-                random_rows.ravel(),
-                np.full(random_rows.size, n_random / self.cache.n_rows),
-            ),
-        ]
+    def _top_entries(self, pre: torch.Tensor, row: int) -> tuple[torch.Tensor, ...]:
+        """The k active entries of each row and those next to it, against the row's k-th."""
+        k = self.sae.config.k
+        extra = max(1, k // 4) if self.config.near_miss else 0
+        z, features = pre.topk(min(k + extra, pre.shape[1]), dim=1)
+        least = z[:, k - 1 : k]
+        self.row_floor[row : row + len(pre)] = least[:, 0].cpu().float().numpy()
+        gap = (least - z).float()
+        gap[:, :k] = torch.where(z[:, :k] > 0, -1.0, torch.inf)  # what is not positive is silent
+        rows = torch.arange(len(pre))[:, None].expand_as(features)
+        return tuple(part.reshape(-1).cpu() for part in (rows, features, z, gap))
 
-    def _windows(self) -> Iterator[HarvestStep]:
-        """Activations of each chosen feature over the whole context of its example."""
-        chosen = self._chosen()
-        self.kind = np.repeat([c[0] for c in chosen], [len(c[1]) for c in chosen])
-        self.feature, self.rank, self.row, self.inclusion = (
-            np.concatenate([c[i] for c in chosen]) for i in range(1, 5)
-        )
-        context = np.asarray(self.cache.context)[self.row]
-        order = np.argsort(context, kind="stable")
-        weights = (
-            self.sae.W_enc.detach().T.contiguous().cpu(),  # [d_sae, d_in]
-            self.sae.b_enc.detach().cpu(),
-            self.sae.threshold.detach().cpu(),
-        )
-        n = len(order)
-        self.start, self.length, self.peak = (np.zeros(n, dtype=np.int64) for _ in range(3))
-        self.value = np.zeros(n, dtype=np.float32)
-        # (counts, indices, values) context by context; the first, empty one stands for no example
-        self.cut_order = order
-        self.cuts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
-        bounds = np.flatnonzero(np.diff(context[order], prepend=-1, append=-2))
-        for number, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-            self._cut(order[a:b], int(context[order[a]]), *weights)
-            if number % 256 == 0 or b == n:
-                yield HarvestStep("examples", int(b), n)
+    def _chunk(self, parts: list[tuple[np.ndarray, ...]], first: int, stop: int) -> None:
+        x = np.concatenate([part[0] for part in parts])
+        rows, features, value, gap = (np.concatenate(p) for p in list(zip(*parts, strict=True))[1:])
+        about = slice(first, stop)
+        text, tie = self.corpus.text(about), self.corpus.tie(about)
+        group = self.corpus.group(about)
+        near = gap >= 0
+        self._near(rows[near], features[near], gap[near], tie, group, first)
+        on = ~near
+        order = np.argsort(_short(features[on], self.n), kind="stable")
+        r, f, v = rows[on][order], features[on][order], value[on][order]
+        self.row_l0[about] = np.bincount(r, minlength=stop - first)
+        bins = self.stats.update(Entries(f, r, v), self.corpus.rows(first, stop, x))
+        good = v >= largest_below(self.top.bound)[f]
+        F, R, V = f[good], r[good], v[good]
+        own = mix64(tie[R] ^ self.salt[F])
+        self.top.offer(F, descending(V, own), group[R], own, R + first, V)
+        if self.fires.k:
+            cell = f * self.stats.histogram.n_bins + bins
+            key = text[r] ^ self.salt[f]
+            good = key <= self.fires.bound[cell]
+            key, R = key[good], r[good]
+            self.fires.offer(cell[good], key, key, tie[R], R + first, v[good])
 
-    def _cut(
-        self,
-        members: np.ndarray,
-        context: int,
-        W_enc: torch.Tensor,
-        b_enc: torch.Tensor,
-        theta: torch.Tensor,
-    ) -> None:
-        """Start, length, peak and sparse activations of the examples `members` of one context.
+    def _near(self, rows, features, gap, tie, group, first: int) -> None:
+        own = mix64(tie[rows] ^ self.salt[features])
+        key = ascending(gap, own)
+        good = key <= self.near.bound[features]
+        columns = (features, key, group[rows], own, rows + first, gap)
+        self.near.offer(*(column[good] for column in columns))
+        if self.near.k:
+            full = self.near.bound != NEVER
+            self.reach[full] = distance_of(self.near.bound[full])
 
-        `start` is the document position of the context's first token of that document, masked
-        ones included; a packed context holds several documents.
+    def _reach(self) -> np.ndarray:
+        """float32 [n]: how far below its threshold a near miss of each feature may lie.
+
+        The distance within which REACH of the first REACH_ROWS rows lie: a rule of the corpus, not
+        of the order it is read in. -1 for a feature that is hardly ever silent.
         """
-        cache, prefix, width = self.cache, self.cache.mask.prefix, self.cache.ids.shape[1]
-        first, last = cache.context_rows[context : context + 2]
-        position, doc, column = (
-            np.asarray(part[first:last]) for part in (cache.position, cache.doc, cache.column)
-        )
-        features = torch.from_numpy(self.feature[members])
-        x = torch.from_numpy(np.array(cache.x[first:last]))
-        pre = torch.addmm(b_enc[features], x, W_enc[features].T)  # [rows, members]
-        f = torch.where(pre > theta[features], pre.relu_(), 0.0).T.numpy()
-        rows = self.row[members] - first
-        here, place = position[rows], column[rows]
-        start = np.maximum(here - (place - prefix), 0)
-        n_tokens = np.array([cache.documents[d].n_tokens for d in doc[rows]])
-        self.start[members] = start
-        self.length[members] = np.minimum(n_tokens, here + width - place) - start
-        self.peak[members] = here - start
-        self.value[members] = f[np.arange(len(members)), rows]
-        member, row = np.nonzero((f > 0) & (doc == doc[rows][:, None]))
-        counts = np.bincount(member, minlength=len(members))
-        self.cuts.append((counts, position[row] - start[member], f[member, row]))
+        if self.is_topk:
+            return np.full(self.n, np.inf, dtype=np.float32)
+        with torch.inference_mode():
+            pre = self._pre(np.array(self.corpus.cache.x[:REACH_ROWS])).float().cpu()
+            gap = torch.from_numpy(self.floor) - pre
+            gap = torch.where(gap >= 0, gap, torch.inf)
+            reach = gap.kthvalue(min(REACH, len(gap)), dim=0).values.numpy()
+        return np.where(np.isfinite(reach), reach, -1).astype(np.float32)
 
-    # ------------------------------------------------------------ tables
+    # ------------------------------------------------------------ state
 
-    def tables(self) -> dict[str, pa.Table]:
-        """`tokens`, `docs`, `features`, `examples`, as data/schema.py names their columns."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        found = {f"stats.{name}": value for name, value in self.stats.arrays().items()}
+        for which in ("top", "fires", "near"):
+            kept = getattr(self, which).arrays()
+            found |= {f"{which}.{name}": value for name, value in kept.items()}
+        return found | {"row_l0": self.row_l0, "row_floor": self.row_floor}
+
+    def merge(self, arrays: dict[str, np.ndarray]) -> None:
+        """Adds what another part of the corpus gave."""
+        parts: dict[str, dict[str, np.ndarray]] = {}
+        for name, value in arrays.items():
+            which, _, column = name.partition(".")
+            parts.setdefault(which, {})[column] = value
+        self.stats.merge(parts["stats"])
+        for which in ("top", "fires", "near"):
+            getattr(self, which).load(parts[which])
+        full = self.near.bound != NEVER
+        self.reach[full] = distance_of(self.near.bound[full])
+        self.row_l0 += parts["row_l0"][""]  # 0 where the other part did not look
+        self.row_floor += parts["row_floor"][""]
+
+
+class Harvest:
+    """One harvest: iterate for progress, then ask for `tables()`.
+
+    scratch: a folder where the state is kept after each shard and each finished block; a harvest of
+    the same settings goes on from there. Without one everything stays in memory.
+    """
+
+    def __init__(
+        self,
+        sae: SAE,
+        cache: ActivationCache,
+        lm: LanguageModel,
+        config: HarvestConfig,
+        scratch: Path | None = None,
+    ) -> None:
+        self.sae, self.cache, self.lm, self.config, self.scratch = sae, cache, lm, config, scratch
+        self.corpus = Corpus(cache, config.seed)
+        # A TopK SAE chooses among all features of a row, so they cannot be apart.
+        size = sae.d_sae if isinstance(sae, TopKSAE) else config.block
+        self.blocks = [(lo, min(lo + size, sae.d_sae)) for lo in range(0, sae.d_sae, size)]
+        self.l0 = np.zeros(cache.n_rows, dtype=np.int64)
+        self.facts: dict[str, np.ndarray] = {}  # n_pre, position_rows: of every block alike
+        self._tables: dict[int, dict[str, pa.Table]] = {}
+
+    def __iter__(self) -> Iterator[HarvestStep]:
+        total = len(self.blocks) * self.cache.n_rows
+        pool = self.corpus.pool() if self.config.random else None
+        for number, (lo, hi) in enumerate(self.blocks):
+            if self._finished(lo):
+                continue
+            block = Block(self.sae, self.corpus, self.config, lo, hi)
+            done = self._take_up(block)
+            for start, stop in self._shards():
+                if stop <= done:
+                    continue
+                for end in block.read(start, stop):
+                    yield HarvestStep("encode", number * self.cache.n_rows + end, total)
+                self._keep(block, stop)
+            chosen = choose(block, pool)
+            made = []
+            for cuts in cut(block, chosen):
+                made.append(cuts)
+                yield HarvestStep("examples", cuts.done, cuts.total)
+            self._finish(block, tables.features(block), tables.examples(block, chosen, made))
+
+    def _shards(self) -> list[tuple[int, int]]:
+        """Rows of each part, cut between batches: a product of other rows rounds otherwise."""
+        batches = -(-self.cache.n_rows // BATCH)
+        places = np.linspace(0, batches, self.config.shards + 1).round().astype(int) * BATCH
+        places = np.minimum(places, self.cache.n_rows).tolist()
+        return [(a, b) for a, b in zip(places[:-1], places[1:], strict=True) if a < b]
+
+    def tables(self) -> dict[str, object]:
+        """token, doc, feature, logit, example, as data/features_store.py takes them."""
+        order = [lo for lo, _ in self.blocks]
+        logit = logit_table(self.lm, self.cache.manifest["spec"]["site"], self.sae.W_dec)
         return {
-            "tokens": self._token_table(),
-            "docs": self._document_table(),
-            "features": self._feature_table(),
-            "examples": self._example_table(),
+            "token": tables.tokens(self.lm),
+            "doc": tables.documents(self.cache),
+            "feature": [tables.with_top_logit(self._table(lo, "feature"), logit) for lo in order],
+            "logit": logit if logit is not None else [],
+            "example": (self._table(lo, "example") for lo in order),
         }
 
-    def _token_table(self) -> pa.Table:
-        pieces = token_bytes(self.lm.tokenizer)
-        return pa.table(
-            {
-                "id": pa.array(range(len(pieces)), pa.int32()),
-                "bytes": pa.array([raw for raw, _ in pieces], pa.binary()),
-                "special": pa.array([special for _, special in pieces], pa.bool_()),
-            }
-        )
+    # ------------------------------------------------------------ what survives a kill
 
-    def _document_table(self) -> pa.Table:
-        rows = self.cache.documents
-        return pa.table(
-            {
-                "doc": pa.array([d.doc for d in rows], pa.int32()),
-                "name": [d.name for d in rows],
-                "split": [d.split for d in rows],
-                "use": [d.use for d in rows],
-                "min_hash": pa.array([d.min_hash for d in rows], pa.uint64()),
-                "n_tokens": pa.array([d.n_tokens for d in rows], pa.int32()),
-                "ids": pa.array(self.cache.document_ids, pa.list_(pa.int32())),
-            }
-        )
+    def _table(self, lo: int, name: str) -> pa.Table:
+        if self.scratch is None:
+            return self._tables[lo][name]
+        return tables.read(self.scratch / f"{name}-{lo}.arrow")
 
-    def _peak_tokens(self) -> tuple[list[int | None], list[float | None]]:
-        """The commonest token among the uniformly sampled fires of each feature, and its share."""
-        d_sae = len(self.stats.fires)
-        tokens: list[int | None] = [None] * d_sae
-        shares: list[float | None] = [None] * d_sae
-        of_active = self.kind == "active"
-        rows = self.row[of_active]
-        ids = self.cache.ids[self.cache.context[rows], self.cache.column[rows]]
-        pairs, counts = np.unique(
-            np.stack([self.feature[of_active], ids]), axis=1, return_counts=True
-        )
-        totals = np.bincount(self.feature[of_active], minlength=d_sae)
-        for (feature, token), count in zip(pairs.T, counts, strict=True):
-            share = count / totals[feature]
-            if shares[feature] is None or share > shares[feature]:
-                tokens[feature], shares[feature] = int(token), float(share)
-        return tokens, shares
+    def _finish(self, block: Block, feature: pa.Table, example: pa.Table) -> None:
+        stats = block.stats
+        self.facts = {"n_pre": stats.n_pre, "position_rows": stats.position_rows,
+                      "outlier_rows": stats.outlier_rows}  # fmt: skip
+        self.l0 += block.row_l0
+        if self.scratch is None:
+            self._tables[block.lo] = {"feature": feature, "example": example}
+            return
+        tables.write(feature, self.scratch / f"feature-{block.lo}.arrow")
+        tables.write(example, self.scratch / f"example-{block.lo}.arrow")
+        _save(self.scratch / f"block-{block.lo}.npz", {**self.facts, "row_l0": block.row_l0})
+        (self.scratch / f"state-{block.lo}.npz").unlink(missing_ok=True)
 
-    def _feature_table(self) -> pa.Table:
-        s = self.stats
-        d_sae = len(s.fires)
-        alive = s.fires > 0
-        peak_token, peak_share = self._peak_tokens()
-        effects = logit_effects(self.lm, self.cache.manifest["spec"]["site"], self.sae.W_dec)
-        names = ("top_ids", "top_logits", "bottom_ids", "bottom_logits")
-        kinds = (pa.int32(), pa.float32(), pa.int32(), pa.float32())
-        columns = effects if effects is not None else [np.empty((d_sae, 0))] * 4
-        table = {
-            "feature": pa.array(np.arange(d_sae), pa.int32()),
-            "fires": pa.array(s.fires, pa.int64()),
-            "density": s.fires / s.n_rows,
-            "total": s.total,
-            "mean": pa.array(s.total / np.maximum(s.fires, 1), mask=~alive),
-            "max": pa.array(s.max, pa.float32(), mask=~alive),
-            "theta": pa.array(self.sae.threshold.detach().cpu().numpy(), pa.float32()),
-            "peak_token": pa.array(peak_token, pa.int32()),
-            "peak_share": pa.array(peak_share, pa.float64()),
-            "hist_counts": pa.array(list(s.hist), pa.list_(pa.int64())),
-            "pre_counts": pa.array(list(s.pre), pa.list_(pa.int64())),
-            "pre_unit": pa.array(s.pre_unit, pa.float32()),
-        }
-        for name, kind, values in zip(names, kinds, columns, strict=True):
-            table[name] = pa.array(list(values), pa.list_(kind))
-        return pa.table(table)
+    def _finished(self, lo: int) -> bool:
+        """Whether an earlier run finished that block; its counts are taken over."""
+        path = self.scratch / f"block-{lo}.npz" if self.scratch is not None else None
+        if path is None or not path.exists():
+            return False
+        with np.load(path) as kept:
+            self.facts = {name: kept[name] for name in kept.files if name != "row_l0"}
+            self.l0 += kept["row_l0"]
+        return True
 
-    def _example_table(self) -> pa.Table:
-        counts, index, value = (np.concatenate(part) for part in zip(*self.cuts, strict=True))
-        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
-        order = np.lexsort((self.rank, self.kind, self.feature))
-        cut_place = np.empty(len(order), dtype=np.int64)  # where each example's cut lies
-        cut_place[self.cut_order] = np.arange(len(order))
-        doc = np.asarray(self.cache.doc)[self.row]
+    def _keep(self, block: Block, row: int) -> None:
+        if self.scratch is not None and len(self._shards()) > 1:
+            _save(self.scratch / f"state-{block.lo}.npz", {**block.arrays(), "next": row})
 
-        def lists(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-            array = pa.ListArray.from_arrays(offsets, pa.array(values, kind))
-            return array.take(pa.array(cut_place[order]))
+    def _take_up(self, block: Block) -> int:
+        """Rows an earlier run has been through."""
+        path = self.scratch / f"state-{block.lo}.npz" if self.scratch is not None else None
+        if path is None or not path.exists():
+            return 0
+        with np.load(path) as kept:
+            arrays = {name: kept[name] for name in kept.files}
+        done = int(arrays.pop("next"))
+        block.merge(arrays)
+        return done
 
-        return pa.table(
-            {
-                "feature": pa.array(self.feature[order], pa.int32()),
-                "kind": pa.array(self.kind[order]),
-                "rank": pa.array(self.rank[order], pa.int32()),
-                "doc": pa.array(doc[order], pa.int32()),
-                "start": pa.array(self.start[order], pa.int32()),
-                "length": pa.array(self.length[order], pa.int32()),
-                "peak": pa.array(self.peak[order], pa.int32()),
-                "max": pa.array(self.value[order], pa.float32()),
-                "inclusion": pa.array(self.inclusion[order], pa.float64()),
-                "act_index": lists(index, pa.uint16()),
-                "act_value": lists(value, pa.float32()),
-            }
-        )
+
+def same_harvest(scratch: Path, what: dict) -> bool:
+    """Whether `scratch` holds an unfinished harvest of the same SAE, activations and settings.
+
+    An empty folder becomes one of them.
+    """
+    note, text = scratch / "harvest.json", json.dumps(what, sort_keys=True)
+    if not note.exists():
+        note.write_text(text)
+    return note.read_text() == text
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Whole or not at all."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _short(features: np.ndarray, n: int) -> np.ndarray:
+    """Small integers sort several times faster: numpy sorts those of 16 bits by radix."""
+    return features.astype(np.int16 if n < 2**15 else np.int32)

@@ -1,29 +1,50 @@
 """Per-feature statistics of a corpus, streamed: constant memory, float64 sums.
 
-In:  sparse codes of consecutive rows, and dense pre-activations of a uniform sample of rows.
-Out: counts, sums, maxima and two histograms per feature, and the distribution of L0.
+In:  active entries of consecutive rows, and dense pre-activations of a uniform sample of rows.
+Out: counts, power sums, extremes and histograms per feature, and the distribution of L0. Two parts
+     of a corpus add up to the whole (`merge`).
 
-Histogram bins: non-zero activations in quarter octaves of the activations' own scale;
-pre-activations in steps of a tenth of `pre_unit` (theta, where there is one).
+Histogram bins: eight even ones in each octave of the non-zero activations, so that a bin is read
+off the bits of a float32; pre-activations in steps of a tenth of `pre_unit` (theta, if there is
+one).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
-from data.text import mix64
-from sae.sparse import SparseCode
-
-HIST_OCTAVES = (-12, 6)  # from scale / 4096 to 64 * scale
+OCTAVES = (-12, 6)  # of the histogram, from the octave the scale of the activations lies in
+BITS = 3  # bins of an octave, as a power of two
 PRE_RANGE, PRE_STEP = (-6.0, 4.0), 0.1
 PRE_SAMPLE = 16  # one row in so many enters the pre-activation histogram
+MOMENTS = 4
 
 
-def histogram_edges(scale: float) -> np.ndarray:
-    """Edges of the activation histogram [73], times the scale sqrt(E||x||^2)."""
-    low, high = HIST_OCTAVES
-    return scale * 2.0 ** np.arange(low, high + 0.125, 0.25)
+class Entries(NamedTuple):
+    """Active entries of a chunk, sorted by feature, then by row."""
+
+    features: np.ndarray  # [n] int64
+    rows: np.ndarray  # [n] int64, within the chunk
+    values: np.ndarray  # [n] float32, above 0
+
+
+class Rows(NamedTuple):
+    """What the statistics need to know of the rows of a chunk, [n_rows] each."""
+
+    doc: np.ndarray
+    bucket: np.ndarray  # of its position in the context (`position_edges`)
+    outlier: np.ndarray  # bool: of unusual norm
+
+
+def position_edges(context: int) -> np.ndarray:
+    """0, 1, 2, 4, ... up to `context`: edges of the buckets fires are counted in by position."""
+    doubling = [2**i for i in range(max(context - 1, 1).bit_length())]
+    return np.array([0, *(edge for edge in doubling if edge < context), context])
 
 
 def pre_edges() -> np.ndarray:
@@ -32,46 +53,76 @@ def pre_edges() -> np.ndarray:
     return np.linspace(low, high, round((high - low) / PRE_STEP) + 1)
 
 
-def in_pre_sample(doc: np.ndarray, position: np.ndarray, seed: int) -> np.ndarray:
-    """bool [n]: a token is in the sample by a seeded hash of where it stands."""
-    return token_hash(doc, position, seed) % np.uint64(PRE_SAMPLE) == 0
+class Histogram:
+    """Bins of float32 values around a scale: which one a value falls into, and their edges."""
 
+    def __init__(self, scale: float) -> None:
+        octave = math.floor(math.log2(scale)) + OCTAVES[0]
+        self.n_edges = (OCTAVES[1] - OCTAVES[0]) * 2**BITS + 1
+        self.first = (octave + 127) << BITS  # the first edge's bits, shortened
+        self.n_bins = self.n_edges + 1  # one below the first edge and one beyond the last
 
-def token_hash(doc: np.ndarray, position: np.ndarray, seed: int) -> np.ndarray:
-    """uint64 [n], uniform: the same token has the same hash in whatever order it comes."""
-    where = (doc.astype(np.uint64) << np.uint64(32)) | position.astype(np.uint64)
-    return mix64(where ^ mix64(seed))
+    @property
+    def edges(self) -> np.ndarray:
+        """float64 [n_edges]; bin i lies between edges i - 1 and i, its lower edge included."""
+        bits = (self.first + np.arange(self.n_edges)) << (23 - BITS)
+        return bits.astype(np.int32).view(np.float32).astype(np.float64)
+
+    def bins(self, values: np.ndarray) -> np.ndarray:
+        """int64 [n] of positive float32 values."""
+        shortened = values.view(np.int32) >> np.int32(23 - BITS)
+        return np.clip(shortened.astype(np.int64) - (self.first - 1), 0, self.n_edges)
 
 
 class StreamingStats:
-    """Accumulates; `update` takes rows in any order and any batch size."""
+    """Accumulates; chunks may come in any order and any size."""
 
-    def __init__(self, d_sae: int, scale: float, pre_unit: np.ndarray) -> None:
+    # What adds up over parts of a corpus, what takes the smaller, what the larger.
+    SUMS = ("n_rows", "n_pre", "fires", "powers", "hist", "pre", "positions", "outliers",
+            "position_rows", "outlier_rows")  # fmt: skip
+
+    def __init__(self, d_sae: int, scale: float, pre_unit: np.ndarray, context: int) -> None:
         self.d_sae, self.pre_unit = d_sae, pre_unit.astype(np.float32)
-        self.hist_edges, self.pre_edges = histogram_edges(scale), pre_edges()
-        self.n_rows = self.n_pre = 0
+        self.histogram, self.context = Histogram(scale), context
+        buckets = len(position_edges(context)) - 1
+        self.n_rows, self.n_pre, self.outlier_rows = (np.zeros((), np.int64) for _ in range(3))
+        self.position_rows = np.zeros(buckets, dtype=np.int64)
         self.fires = np.zeros(d_sae, dtype=np.int64)
-        self.total = np.zeros(d_sae, dtype=np.float64)
+        self.powers = np.zeros((MOMENTS, d_sae), dtype=np.float64)  # sums of f, f^2, f^3, f^4
         self.max = np.zeros(d_sae, dtype=np.float32)
-        # One bin below the first edge and one beyond the last keep every count.
-        self.hist = np.zeros((d_sae, len(self.hist_edges) + 1), dtype=np.int64)
-        self.pre = np.zeros((d_sae, len(self.pre_edges) + 1), dtype=np.int64)
-        self.l0 = np.zeros(d_sae + 1, dtype=np.int64)  # rows with so many active features
+        self.first_doc = np.full(d_sae, np.iinfo(np.int32).max, dtype=np.int32)
+        self.last_doc = np.full(d_sae, -1, dtype=np.int32)
+        self.hist = np.zeros((d_sae, self.histogram.n_bins), dtype=np.int64)
+        self.pre = np.zeros((d_sae, len(pre_edges()) + 1), dtype=np.int64)
+        self.positions = np.zeros((d_sae, buckets), dtype=np.int64)
+        self.outliers = np.zeros(d_sae, dtype=np.int64)  # fires on rows of unusual norm
 
-    def update(self, code: SparseCode) -> None:
-        """Counts the active entries of `code`."""
-        features = code.features.cpu().numpy().astype(np.int64)
-        values = code.values.cpu().numpy()
-        self.n_rows += code.n_rows
-        self.fires += np.bincount(features, minlength=self.d_sae)
-        self.total += np.bincount(features, weights=values, minlength=self.d_sae)
-        np.maximum.at(self.max, features, values)
-        per_octave = 4 * (np.log2(values) - np.log2(self.hist_edges[0]))
-        bins = np.clip(np.floor(per_octave) + 1, 0, len(self.hist_edges)).astype(np.int64)
-        flat = features * self.hist.shape[1] + bins
-        self.hist += np.bincount(flat, minlength=self.hist.size).reshape(self.hist.shape)
-        per_row = np.bincount(code.rows.cpu().numpy(), minlength=code.n_rows)
-        self.l0 += np.bincount(per_row, minlength=self.d_sae + 1)
+    def update(self, entries: Entries, rows: Rows) -> np.ndarray:
+        """Counts the active entries of a chunk; returns each one's histogram bin [n]."""
+        f, r, v = entries
+        self.n_rows += len(rows.doc)
+        self.position_rows += np.bincount(rows.bucket, minlength=len(self.position_rows))
+        self.outlier_rows += rows.outlier.sum()
+        bins = self.histogram.bins(v)
+        if len(f) == 0:
+            return bins
+        starts = np.flatnonzero(np.diff(f, prepend=-1))
+        of = f[starts]
+        self.fires[of] += np.diff(starts, append=len(f))
+        value = v.astype(np.float64)
+        power = value.copy()
+        for total in self.powers:
+            total[of] += np.add.reduceat(power, starts)
+            power *= value
+        self.max[of] = np.maximum(self.max[of], np.maximum.reduceat(v, starts))
+        doc = rows.doc[r]
+        self.first_doc[of] = np.minimum(self.first_doc[of], np.minimum.reduceat(doc, starts))
+        self.last_doc[of] = np.maximum(self.last_doc[of], np.maximum.reduceat(doc, starts))
+        _count(self.hist, f, bins)
+        _count(self.positions, f, rows.bucket[r])
+        if rows.outlier.any():
+            self.outliers += np.bincount(f[rows.outlier[r]], minlength=self.d_sae)
+        return bins
 
     def update_pre(self, pre: torch.Tensor) -> None:
         """Counts dense pre-activations [n, d_sae] of sampled rows."""
@@ -84,3 +135,64 @@ class StreamingStats:
         counts = torch.bincount(flat.flatten(), minlength=self.pre.size)
         self.pre += counts.cpu().numpy().reshape(self.pre.shape)
         self.n_pre += len(pre)
+
+    def merge(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Adds what `arrays` gave of another part of the corpus."""
+        for name in self.SUMS:
+            setattr(self, name, getattr(self, name) + arrays[name])
+        self.max = np.maximum(self.max, arrays["max"])
+        self.first_doc = np.minimum(self.first_doc, arrays["first_doc"])
+        self.last_doc = np.maximum(self.last_doc, arrays["last_doc"])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything counted, by name."""
+        names = (*self.SUMS, "max", "first_doc", "last_doc")
+        return {name: np.asarray(getattr(self, name)) for name in names}
+
+    # ------------------------------------------------------------ what follows from the counts
+
+    def moments(self) -> dict[str, np.ndarray]:
+        """mean, sd, skew and excess kurtosis of the non-zero activations [d_sae]; NaN: undefined.
+
+        Those of the fires themselves (divided by n). Skew and kurtosis of equal values have none.
+        """
+        n = np.where(self.fires > 0, self.fires, np.nan)
+        m1, m2, m3, m4 = self.powers / n
+        variance = np.maximum(m2 - m1**2, 0)
+        varied = np.where(variance > 1e-10 * m2, variance, np.nan)  # below that it is rounding
+        third = m3 - 3 * m1 * m2 + 2 * m1**3
+        fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
+        return {
+            "mean": m1,
+            "sd": np.sqrt(variance),
+            "skew": third / varied**1.5,
+            "kurtosis": fourth / varied**2 - 3,
+        }
+
+    def quantiles(self, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Quantiles of the non-zero activations [d_sae, levels], and how wrong they may be at most,
+        relative to themselves. NaN for features that never fire.
+
+        Linear within a histogram bin; the true one lies in the same bin.
+        """
+        edges = np.concatenate([[0.0], self.histogram.edges, [np.inf]])
+        below = np.cumsum(self.hist, axis=1)
+        found, error = (np.full((self.d_sae, len(levels)), np.nan) for _ in range(2))
+        alive = np.flatnonzero(self.fires)
+        for column, level in enumerate(levels):
+            wanted = level * self.fires[alive]
+            at = np.argmax(below[alive] >= np.maximum(wanted, 1e-9)[:, None], axis=1)
+            count = self.hist[alive, at]
+            before = below[alive, at] - count
+            low, high = edges[at], np.minimum(edges[at + 1], self.max[alive])
+            high = np.maximum(high, low)
+            value = low + (high - low) * (wanted - before) / count
+            found[alive, column] = value
+            error[alive, column] = np.maximum(value - low, high - value) / value
+        return found, error
+
+
+def _count(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
+    """table[row, column] += 1 for each pair."""
+    flat = rows * table.shape[1] + columns
+    table += np.bincount(flat, minlength=table.size).reshape(table.shape)

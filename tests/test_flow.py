@@ -156,7 +156,7 @@ def test_the_store_holds_every_feature_and_its_provenance(finished):
     alive = [row.feature for row in store.rows(_all())[0] if row.fires > 50]
     for feature in alive[:5]:
         kinds = {e.kind for e in store.examples(feature)}
-        assert kinds == {"top", "active", "random"}
+        assert kinds == {"top", "quantile", "active", "near_miss", "random"}
         assert len(store.examples(feature, "top")) <= 4
     root.close()
 
@@ -247,7 +247,8 @@ def test_other_families_sites_and_ways_to_cut_text(family, options, has_effects,
     store = FeatureStore(root, workspace / "saes/one/features.duckdb")
     assert store.summary()["alive"] > 10
     (feature, *_) = [r.feature for r in store.rows(_all())[0] if r.fires > 20]
-    assert (len(store.feature(feature).top_ids) == 10) == has_effects
+    effect = store.logits(feature)
+    assert (effect is not None and len(effect.top_ids) == 10) == has_effects
     assert len(store.examples(feature, "top")) == 3
     _, _, scores = read_results(root, workspace / "autointerp/one-lexical/results.duckdb")
     assert sum(s.status == "ok" for s in scores.values()) > 3

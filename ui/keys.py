@@ -21,7 +21,12 @@ T = TypeVar("T")
 
 PAGE_SIZES = (25, 50, 100)
 SORTS = tuple(field.name for field in fields(FeatureRow))
-KINDS = ("top", "active", "random")
+# Tabs of the examples: kind and part in the store.
+KINDS = {
+    "top": ("top", ""), "q99": ("quantile", "0.99-1"), "q90": ("quantile", "0.9-0.99"),
+    "q50": ("quantile", "0.5-0.9"), "q0": ("quantile", "0-0.5"), "active": ("active", ""),
+    "under": ("near_miss", "under"), "token": ("near_miss", "token"), "random": ("random", ""),
+}  # fmt: skip
 CONTEXTS = {"5": 5, "16": 16, "64": 64, "full": None}  # tokens around the peak; None: all
 PROMPT_CHARACTERS = 4000
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from data import schema
 from data.features_store import write_features
 from data.records import Explanation, Score
 from data.runs_store import write_results
@@ -36,68 +37,78 @@ FEATURES = [
     (4, 50, 0.05, 0.7, 1.0, 0.4, 4, 0.4),
     (5, 0, 0.0, None, None, 0.5, None, None),
 ]
-# feature, kind, rank, doc, start, length, peak, max, inclusion, act_index, act_value
+# feature, kind, part, rank, doc, start, length, peak, max, pre, inclusion, copies, act_index,
+# act_value
 EXAMPLES = [
-    (1, "top", 0, 0, 1, 4, 2, 3.0, 1.0, [0, 2], [1.5, 3.0]),
-    (1, "top", 1, 1, 0, 4, 3, 2.0, 1.0, [3], [2.0]),
-    (1, "active", 0, 7, 2, 3, 0, 1.0, 0.25, [0], [1.0]),
-    (1, "random", 0, 2, 0, 3, 1, 0.0, 0.125, [], []),
-    (2, "top", 0, 2, 1, 2, 0, 2.5, 1.0, [0, 1], [2.5, 2.0]),
-    (3, "top", 0, 1, 1, 2, 0, 9.0, 1.0, [0], [9.0]),
+    (1, "top", "", 0, 0, 1, 4, 2, 3.0, 3.0, 1.0, 1, [0, 2], [1.5, 3.0]),
+    (1, "top", "", 1, 1, 0, 4, 3, 2.0, 2.0, 1.0, 2, [3], [2.0]),
+    (1, "quantile", "0-0.5", 0, 0, 0, 4, 1, 0.5, 0.5, 0.5, 1, [1], [0.5]),
+    (1, "quantile", "0.99-1", 0, 1, 0, 4, 3, 2.0, 2.0, 1.0, 1, [3], [2.0]),
+    (1, "active", "", 0, 7, 2, 3, 0, 1.0, 1.0, 0.25, 1, [0], [1.0]),
+    (1, "near_miss", "token", 0, 0, 0, 4, 2, 0.0, -1.0, None, 1, [], []),
+    (1, "near_miss", "under", 0, 2, 0, 3, 0, 0.0, 0.19, None, 1, [], []),
+    (1, "random", "", 0, 2, 0, 3, 1, 0.0, -2.0, 0.125, 3, [], []),
+    (2, "top", "", 0, 2, 1, 2, 0, 2.5, 2.5, 1.0, 1, [0, 1], [2.5, 2.0]),
+    (3, "top", "", 0, 1, 1, 2, 0, 9.0, 9.0, 1.0, 1, [0], [9.0]),
 ]
-EXAMPLE_COLUMNS = "feature kind rank doc start length peak max inclusion act_index act_value"
+EXAMPLE_COLUMNS = (
+    "feature kind part rank doc start length peak max pre inclusion copies act_index act_value"
+)
 META = {"sae": "hand", "hist_edges": [0.0, 1.0, 2.0], "seed": 3, "tokens": 1000}
 
 
 def rows() -> dict[str, list[dict]]:
-    """The four tables as lists of rows; a fresh copy each time."""
+    """The five tables as lists of rows; a fresh copy each time."""
     names = "feature fires density mean max theta peak_token peak_share".split()
     features = [dict(zip(names, row, strict=True)) for row in FEATURES]
     for row in features:
-        i = row["feature"]
+        fires, mean = row["fires"], row["mean"]
+        alive = fires > 0
         row |= {
-            "total": row["fires"] * (row["mean"] or 0.0),
-            "hist_counts": [row["fires"], 0], "pre_counts": [1, 2, 3], "pre_unit": 1.0,
-            "top_ids": [(i + 1) % 5, 0], "top_logits": [2.0, 1.0],
-            "bottom_ids": [3], "bottom_logits": [-1.0],
+            "total": fires * (mean or 0.0), "total_squares": fires * (mean or 0.0) ** 2,
+            "sd": 0.0 if alive else None, "skew": None, "kurtosis": None,
+            "q10": mean, "q50": mean, "q90": mean, "q99": row["max"],
+            "quantile_error": 0.0625 if alive else None,
+            "first_doc": 0 if alive else None, "last_doc": 7 if alive else None,
+            "dead": not alive, "rare": fires == 7, "dense_1": row["density"] > 0.01,
+            "dense_10": row["density"] > 0.1, "single_token": (row["peak_share"] or 0) > 0.8,
+            "position_bound": False, "outlier_bound": False,
+            "outlier_share": 0.0 if alive else None, "top_logit": (row["feature"] + 1) % 5,
+            "hist_first": 1, "hist_counts": [fires] if alive else [], "pre_counts": [1, 2, 3],
+            "pre_unit": 1.0, "positions": [fires, 0],
         }  # fmt: skip
+    logits = [
+        {
+            "feature": row["feature"], "scaled": scaled, "top_ids": [row["top_logit"], 0],
+            "top_logits": [2.0, 1.0], "bottom_ids": [3], "bottom_logits": [-1.0], "sd": 0.5,
+            "skew": 0.25, "kurtosis": 3.0, "low": -1.0, "high": 2.0, "counts": [2, 3],
+        }
+        for row in features
+        for scaled in (False, True)
+    ]  # fmt: skip
     docs = [{**doc, "min_hash": 2**63 + doc["doc"], "n_tokens": len(doc["ids"])} for doc in DOCS]
     examples = [dict(zip(EXAMPLE_COLUMNS.split(), row, strict=True)) for row in EXAMPLES]
-    return copy.deepcopy({"token": TOKENS, "doc": docs, "feature": features, "example": examples})
-
-
-TYPES = {
-    "token": {"id": pa.int32(), "bytes": pa.binary(), "special": pa.bool_()},
-    "doc": {
-        "doc": pa.int32(), "name": pa.string(), "split": pa.string(), "use": pa.string(),
-        "min_hash": pa.uint64(), "n_tokens": pa.int32(), "ids": pa.list_(pa.int32()),
-    },
-    "feature": {
-        "feature": pa.int32(), "fires": pa.int64(), "density": pa.float64(),
-        "total": pa.float64(), "mean": pa.float64(), "max": pa.float32(), "theta": pa.float32(),
-        "peak_token": pa.int32(), "peak_share": pa.float64(),
-        "hist_counts": pa.list_(pa.int64()), "pre_counts": pa.list_(pa.int64()),
-        "pre_unit": pa.float32(), "top_ids": pa.list_(pa.int32()),
-        "top_logits": pa.list_(pa.float32()), "bottom_ids": pa.list_(pa.int32()),
-        "bottom_logits": pa.list_(pa.float32()),
-    },
-    "example": {
-        "feature": pa.int32(), "kind": pa.string(), "rank": pa.int32(), "doc": pa.int32(),
-        "start": pa.int32(), "length": pa.int32(), "peak": pa.int32(), "max": pa.float32(),
-        "inclusion": pa.float64(), "act_index": pa.list_(pa.uint16()),
-        "act_value": pa.list_(pa.float32()),
-    },
-}  # fmt: skip
+    tables = {"token": TOKENS, "doc": docs, "feature": features, "logit": logits}
+    return copy.deepcopy(tables | {"example": examples})
 
 
 def write(path: Path, tables: dict[str, list[dict]] | None = None, meta: dict = META) -> str:
     """Writes the store (of changed rows, if given) to `path`; returns its content hash."""
-    tables = tables or rows()
-    arrow = [
-        pa.Table.from_pylist(tables[name], schema=pa.schema(list(types.items())))
-        for name, types in TYPES.items()
-    ]
-    return write_features(path, meta, *arrow)
+    arrow = {
+        name: pa.Table.from_pylist(some, schema=arrow_schema(name))
+        for name, some in (tables or rows()).items()
+    }
+    return write_features(path, meta, arrow)
+
+
+def arrow_schema(table: str) -> pa.Schema:
+    """Arrow's types of a table of features.duckdb."""
+    con = schema.connect()
+    try:
+        schema.create_features(con)
+        return con.sql(f"SELECT * FROM {table} LIMIT 0").to_arrow_table().schema
+    finally:
+        con.close()
 
 
 EXPLANATIONS = [

@@ -84,17 +84,19 @@ def test_unknown_feature_is_named(store):
 def test_example_is_cut_from_its_document_and_densified(store):
     first = store.examples(1)[0]
     assert first == Example(
-        feature=1, kind="top", rank=0, doc=0, document="a.txt", use="explain", start=1, peak=2,
-        max=3.0, inclusion=1.0, ids=(2, 3, 4, 1), values=(1.5, 0.0, 3.0, 0.0),
+        feature=1, kind="top", part="", rank=0, doc=0, document="a.txt", use="explain", start=1,
+        peak=2, max=3.0, pre=3.0, inclusion=1.0, copies=1, ids=(2, 3, 4, 1),
+        values=(1.5, 0.0, 3.0, 0.0),
     )  # fmt: skip
 
 
 def test_examples_come_top_first_and_can_be_narrowed(store):
-    assert [(e.kind, e.rank) for e in store.examples(1)] == [
-        ("top", 0), ("top", 1), ("active", 0), ("random", 0),
+    assert [(e.kind, e.part, e.rank) for e in store.examples(1)] == [
+        ("top", "", 0), ("top", "", 1), ("quantile", "0.99-1", 0), ("quantile", "0-0.5", 0),
+        ("active", "", 0), ("near_miss", "under", 0), ("near_miss", "token", 0), ("random", "", 0),
     ]  # fmt: skip
     assert [e.doc for e in store.examples(1, kind="active")] == [7]
-    assert [e.doc for e in store.examples(1, use="score")] == [1]
+    assert {e.doc for e in store.examples(1, use="score")} == {1}
     assert store.examples(1, kind="active", use="score") == []
     assert store.examples(0) == []
     silent = store.examples(1, kind="random")[0]
@@ -102,7 +104,7 @@ def test_examples_come_top_first_and_can_be_narrowed(store):
 
 
 def test_unknown_kind_or_use_is_refused(store):
-    with pytest.raises(StoreError, match="choose from top, active, random"):
+    with pytest.raises(StoreError, match="choose from top, quantile, active, near_miss, random"):
         store.examples(1, kind="best")
     with pytest.raises(StoreError, match="choose from explain, calibrate, score"):
         store.examples_for([1], "train")
@@ -180,7 +182,7 @@ def listed(filter: FeatureFilter, run: bool) -> list[int]:
         score = scores.get(i)
         shown = {
             **row, "label": labels.get(i), "peak_token": peak,
-            "top_logit_token": tokens[row["top_ids"][0]],
+            "top_logit_token": tokens[row["top_logit"]],
             "score": score and score.value, "score_low": score and score.low,
             "score_high": score and score.high,
         }  # fmt: skip
@@ -280,10 +282,10 @@ CHANGES = {
     "use": ("doc", 0, {"use": "score"}),
     "density": ("feature", 1, {"density": 0.0500001}),
     "null against zero": ("feature", 0, {"mean": 0.0}),
-    "list cut": ("feature", 1, {"top_ids": [2], "top_logits": [2.0]}),
+    "list cut": ("logit", 1, {"top_ids": [2], "top_logits": [2.0]}),
     "activation": ("example", 0, {"act_value": [1.5, 3.0000002]}),
     "split of lists": ("example", 3, {"act_index": [0], "act_value": [0.0]}),
-    "inclusion": ("example", 2, {"inclusion": 0.5}),
+    "inclusion": ("example", 2, {"inclusion": 0.25}),
 }
 
 
@@ -348,7 +350,7 @@ def test_replacing_under_reading_threads(store):
         while not stop.is_set():
             try:
                 assert store.feature(1).density in (0.05, 0.9)
-                assert len(store.examples(1)) == 4
+                assert len(store.examples(1)) == 8
             except Exception as error:  # told below
                 errors.append(error)
                 return
@@ -418,8 +420,8 @@ def test_something_else_than_a_store(tmp_path, root):
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        ("2", "has schema 2, this program knows up to 1: update"),
-        ("0", "has schema 0, this program reads 1"),
+        ("3", "has schema 3, this program knows up to 2: update"),
+        ("0", "has schema 0, this program reads 2"),
         ('"x"', "no schema number"),
     ],
 )

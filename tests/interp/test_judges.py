@@ -17,19 +17,9 @@ VOCABULARY = {
 def _example(ids, values, kind="top", use="explain", doc=0, start=0, peak=None, rank=0):
     peak = max(range(len(ids)), key=lambda i: values[i]) if peak is None else peak
     return Example(
-        7,
-        kind,
-        rank,
-        doc,
-        f"d{doc}",
-        use,
-        start,
-        peak,
-        values[peak],
-        1.0,
-        tuple(ids),
-        tuple(values),
-    )
+        7, kind, "", rank, doc, f"d{doc}", use, start, peak, values[peak], values[peak], 1.0, 1,
+        tuple(ids), tuple(values),
+    )  # fmt: skip
 
 
 EXAMPLES = [

@@ -138,20 +138,22 @@ def write_store(
         "weights_sha256": "0" * 64, "hist_edges": edges.tolist(), "pre_tokens": corpus.n_tokens,
         "pre_edges": pre_edges.tolist(), "masks": {"prefix": 1}, "wall_s": 1.0,
     }  # fmt: skip
-    write_features(
-        path,
-        about | meta,
-        pa.table(
-            {
-                "id": pa.array(range(len(corpus.vocabulary)), pa.int32()),
-                "bytes": pa.array(corpus.vocabulary, pa.binary()),
-                "special": [token == b"<bos>" for token in corpus.vocabulary],
-            }
-        ),
-        _docs(corpus),
-        _features(corpus, fires, total, largest, hist, spots, len(pre_edges)),
-        _examples(corpus, spots),
+    features, logits = _features(corpus, fires, total, largest, hist, spots, len(pre_edges))
+    tokens = pa.table(
+        {
+            "id": pa.array(range(len(corpus.vocabulary)), pa.int32()),
+            "bytes": pa.array(corpus.vocabulary, pa.binary()),
+            "special": [token == b"<bos>" for token in corpus.vocabulary],
+        }
     )
+    tables = {
+        "token": tokens,
+        "doc": _docs(corpus),
+        "feature": features,
+        "logit": logits,
+        "example": _examples(corpus, spots),
+    }
+    write_features(path, about | meta, tables)
     return corpus
 
 
@@ -170,7 +172,7 @@ def _docs(corpus: Corpus) -> pa.Table:
     )
 
 
-def _features(corpus, fires, total, largest, hist, spots, n_pre) -> pa.Table:
+def _features(corpus, fires, total, largest, hist, spots, n_pre) -> tuple[pa.Table, pa.Table]:
     rng, n = corpus.rng, len(fires)
     dead = fires == 0
     theta = np.round(rng.uniform(0.05, 0.3, n), 3)
@@ -187,26 +189,61 @@ def _features(corpus, fires, total, largest, hist, spots, n_pre) -> pa.Table:
     size = min(10, len(corpus.vocabulary))
     ids = np.array([rng.permutation(len(corpus.vocabulary))[:size] for _ in range(n)])
     logits = -np.sort(-rng.lognormal(-1, 0.6, (n, size)), axis=1)
-    return pa.table(
+    density, values = fires / corpus.n_tokens, [[v for v, _, _ in places] for places in spots]
+
+    def of_values(measure) -> pa.Array:
+        return pa.array([float(measure(v)) if v else None for v in values], pa.float64())
+
+    features = pa.table(
         {
             "feature": pa.array(np.arange(n), pa.int32()),
             "fires": pa.array(fires, pa.int64()),
-            "density": fires / corpus.n_tokens,
+            "density": density,
             "total": total,
-            "mean": pa.array(total / np.maximum(fires, 1), mask=dead),
+            "total_squares": pa.array([float(np.square(v).sum()) for v in values]),
+            "mean": of_values(np.mean),
+            "sd": of_values(np.std),
+            "skew": pa.array([None] * n, pa.float64()),
+            "kurtosis": pa.array([None] * n, pa.float64()),
             "max": pa.array(largest.astype(np.float32), mask=dead),
+            **{
+                f"q{q}": of_values(lambda v, q=q: np.quantile(v, q / 100)) for q in (10, 50, 90, 99)
+            },
+            "quantile_error": of_values(lambda v: 0.0),
             "theta": pa.array(theta, pa.float32()),
+            "first_doc": pa.array([p[0][1] if p else None for p in spots], pa.int32()),
+            "last_doc": pa.array([p[-1][1] if p else None for p in spots], pa.int32()),
             "peak_token": pa.array(peaks, pa.int32()),
             "peak_share": pa.array(shares, pa.float64()),
+            "dead": dead,
+            "rare": (fires > 0) & (fires < 10),
+            "dense_1": density > 0.01,
+            "dense_10": density > 0.1,
+            "single_token": np.array([(s or 0) > 0.9 for s in shares]),
+            "position_bound": np.zeros(n, bool),
+            "outlier_bound": np.zeros(n, bool),
+            "outlier_share": pa.array(np.zeros(n), mask=dead),
+            "top_logit": pa.array(ids[:, 0], pa.int32()),
+            "hist_first": pa.array(np.zeros(n), pa.int16()),
             "hist_counts": pa.array(hist.tolist(), pa.list_(pa.int64())),
             "pre_counts": pa.array(pre.tolist(), pa.list_(pa.int64())),
             "pre_unit": pa.array(theta, pa.float32()),
-            "top_ids": pa.array(ids.tolist(), pa.list_(pa.int32())),
-            "top_logits": pa.array(logits.tolist(), pa.list_(pa.float32())),
-            "bottom_ids": pa.array(ids[:, ::-1].tolist(), pa.list_(pa.int32())),
-            "bottom_logits": pa.array((-logits).tolist(), pa.list_(pa.float32())),
+            "positions": pa.array([[f] for f in fires.tolist()], pa.list_(pa.int64())),
         }
     )
+    one = pa.array(np.ones(n), pa.float32())
+    logit = {
+        "feature": pa.array(np.arange(n), pa.int32()),
+        "top_ids": pa.array(ids.tolist(), pa.list_(pa.int32())),
+        "top_logits": pa.array(logits.tolist(), pa.list_(pa.float32())),
+        "bottom_ids": pa.array(ids[:, ::-1].tolist(), pa.list_(pa.int32())),
+        "bottom_logits": pa.array((-logits).tolist(), pa.list_(pa.float32())),
+        "sd": one, "skew": one, "kurtosis": one, "low": pa.array(-logits[:, 0], pa.float32()),
+        "high": pa.array(logits[:, 0], pa.float32()),
+        "counts": pa.array([[1, 2, 5, 2, 1]] * n, pa.list_(pa.int32())),
+    }  # fmt: skip
+    both = [pa.table({**logit, "scaled": np.full(n, scaled)}) for scaled in (False, True)]
+    return features, pa.concat_tables(both)
 
 
 def _examples(corpus: Corpus, spots) -> pa.Table:
@@ -231,12 +268,14 @@ def _examples(corpus: Corpus, spots) -> pa.Table:
         index = np.flatnonzero(values)
         out.append(
             {
-                "feature": feature, "kind": kind, "rank": rank, "doc": doc, "start": start,
-                "length": length, "peak": at - start, "max": value, "inclusion": 1.0,
+                "feature": feature, "kind": kind, "part": "", "rank": rank, "doc": doc,
+                "start": start, "length": length, "peak": at - start, "max": value, "pre": value,
+                "inclusion": 1.0, "copies": 1,
                 "act_index": index.tolist(), "act_value": values[index].tolist(),
             }
         )  # fmt: skip
-    types = {"kind": pa.string(), "max": pa.float32(), "inclusion": pa.float64(),
+    types = {"kind": pa.string(), "part": pa.string(), "max": pa.float32(),
+             "pre": pa.float32(), "inclusion": pa.float64(),
              "act_index": pa.list_(pa.uint16()), "act_value": pa.list_(pa.float32())}  # fmt: skip
     schema = pa.schema([(name, types.get(name, pa.int32())) for name in out[0]])
     return pa.Table.from_pylist(out, schema=schema)

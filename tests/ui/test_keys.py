@@ -41,7 +41,7 @@ def test_a_filter_survives_its_address(filter):
     some.builds(
         FeatureView,
         feature=some.none() | some.integers(0, 10**6),
-        kind=some.sampled_from(keys.KINDS),
+        kind=some.sampled_from(list(keys.KINDS)),
         context=some.sampled_from(list(keys.CONTEXTS)),
         centre=some.booleans(),
         breaks=some.booleans(),

@@ -20,11 +20,16 @@ from ui.shell import Shell, address, not_yet, plain, set_address, show_error
 PAGE = "feature"
 LOGITS_SHOWN = 10
 KINDS = {
-    "top": ("Strongest", "The strongest activations in the corpus, one a document."),
-    "active": ("Sample of active", "Tokens drawn evenly from all on which the feature is active: "
-               "what it usually does, strong or weak."),
-    "random": ("Sample of all", "Tokens drawn evenly from the whole corpus, active or not: how "
-               "often to expect nothing."),
+    "top": ("Top", "The strongest activations in the corpus, one a document."),
+    "q99": (".99–1", "Drawn evenly from the strongest hundredth of its activations."),
+    "q90": (".9–.99", "Drawn evenly from the strongest tenth, without the strongest hundredth."),
+    "q50": (".5–.9", "Drawn evenly from the upper half, without the strongest tenth."),
+    "q0": ("0–.5", "Drawn evenly from the weaker half of its activations."),
+    "active": ("Active", "Tokens drawn evenly from all on which the feature is active: what it "
+               "usually does, strong or weak."),
+    "under": ("Just under", "Silent, with the pre-activation nearest to the threshold."),
+    "token": ("Same token", "Silent on a token that the strongest examples fire on."),
+    "random": ("Silent", "Tokens drawn evenly from all on which the feature is silent."),
 }  # fmt: skip
 
 
@@ -135,7 +140,7 @@ def _distributions(store: FeatureStore, stats: FeatureStats) -> None:
         st.markdown("##### Activations", help="All non-zero activations in the corpus.")
         if stats.fires:
             figure = figures.activation_histogram(
-                meta["hist_edges"], stats.hist_counts, stats.mean, stats.max
+                meta["hist_edges"], _all_bins(stats, meta), stats.mean, stats.max
             )
             st.plotly_chart(figure, key="feature.hist", config=quiet)
         else:
@@ -158,15 +163,23 @@ def _distributions(store: FeatureStore, stats: FeatureStats) -> None:
         _logits(store, stats)
 
 
+def _all_bins(stats: FeatureStats, meta: dict) -> list[int]:
+    """hist_counts with the empty bins at both ends that the store leaves out."""
+    before = [0] * stats.hist_first
+    after = [0] * (len(meta["hist_edges"]) + 1 - stats.hist_first - len(stats.hist_counts))
+    return [*before, *stats.hist_counts, *after]
+
+
 def _logits(store: FeatureStore, stats: FeatureStats) -> None:
-    if not stats.top_ids:
+    effect = store.logits(stats.feature)
+    if effect is None:
         st.caption("Not computed for this site.")
         return
-    tokens = store.token_bytes([*stats.top_ids, *stats.bottom_ids])
+    tokens = store.token_bytes([*effect.top_ids, *effect.bottom_ids])
     left, right = st.columns(2, gap="small")
     for column, title, ids, values, up in (
-        (left, "raises", stats.top_ids, stats.top_logits, True),
-        (right, "lowers", stats.bottom_ids, stats.bottom_logits, False),
+        (left, "raises", effect.top_ids, effect.top_logits, True),
+        (right, "lowers", effect.bottom_ids, effect.bottom_logits, False),
     ):
         pairs = list(zip(ids, values, strict=True))[:LOGITS_SHOWN]
         rows = [(tokens[token][0], value) for token, value in pairs]
@@ -205,9 +218,10 @@ def _examples(
         st.toggle("Centred", key="feature.centre", on_change=changed,
                   help="One line an example, the peak token in the middle.")  # fmt: skip
         st.toggle("Line breaks", key="feature.breaks", on_change=changed, disabled=view.centre)
-    found = store.examples(stats.feature, kind=view.kind)
+    kind, part = keys.KINDS[view.kind]
+    found = [e for e in store.examples(stats.feature, kind=kind) if e.part == part]
     if not found:
-        st.caption("No example of this kind: the feature never fires on this corpus.")
+        st.caption("No example of this kind in this corpus.")
         return
     st.caption(f"{KINDS[view.kind][1]} {len(found)} shown.")
     st.html(strips.legend(stats.max))

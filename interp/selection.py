@@ -1,0 +1,329 @@
+"""Which tokens become examples, once a block of features has been through the corpus.
+
+In:  a finished `Block`.
+Out: `Chosen`, one entry an example, with the probability it was taken with.
+
+    top        the strongest fires, one per document, every text once; taken with certainty
+    quantile   in each band of ranks among the fires, those of smallest hash
+    active     a uniform sample of all fires: those of smallest hash
+    near_miss  under: silent, pre-activation nearest to the threshold; token: silent on a token that
+               the top examples fire on. Picked for contrast, no sample
+    random     a uniform sample of the silent tokens, out of one pool for all features
+
+A bottom-k sample holds what has a hash below the (k+1)-th smallest; that hash is the probability
+with which it was taken, given the others (Cohen and Kaplan 2007).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from interp.sampling import NEVER, Smallest, joined, order_by, place_in_run, run_starts
+from sae.models import TopKSAE
+
+KINDS = ("top", "quantile", "active", "near_miss", "random")
+BANDS = {"0.99-1": (0.99, 1.0), "0.9-0.99": (0.9, 0.99), "0.5-0.9": (0.5, 0.9), "0-0.5": (0.0, 0.5)}
+PARTS = ("", *BANDS, "under", "token")
+TOKENS = 3  # commonest tokens of the top examples that a near miss may share
+TRIES = 6  # places looked at for each such near miss
+ROUNDING = 1e-5  # of |x| |w|: more than two ways to sum x w differ by
+SLICE = 1_024  # features whose pool is encoded at once
+
+
+class Chosen(NamedTuple):
+    """Examples of a block, [n] each; sorted by feature, kind, part and rank."""
+
+    feature: np.ndarray  # within the block
+    kind: np.ndarray  # index into KINDS
+    part: np.ndarray  # index into PARTS
+    rank: np.ndarray
+    row: np.ndarray
+    value: np.ndarray  # activation, float32
+    gap: np.ndarray  # how far below the threshold, float32; NaN where it is not known yet
+    inclusion: np.ndarray  # NaN: no sample
+    copies: np.ndarray
+
+
+def choose(block, pool) -> Chosen:
+    """All examples of the block's features. pool: Corpus.pool(), None for no `random` ones."""
+    config = block.config
+    n_under = (config.near_miss + 1) // 2
+    top = _top(block, config.top)
+    pieces = [
+        top,
+        *_quantiles(block, config.quantile),
+        _active(block, config.active),
+        _under(block, n_under),
+        _same_token(block, top, config.near_miss - n_under),
+    ]
+    if pool is not None:
+        pieces.append(_random(block, pool, config.random))
+    found = Chosen(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
+    names = np.array([*KINDS, *PARTS])
+    # In the order of the store: by the names, not by these lists.
+    by_name = np.argsort(np.argsort(names))
+    kind, part = by_name[found.kind], by_name[len(KINDS) + found.part]
+    order = np.lexsort((found.rank, part, kind, found.feature))
+    return Chosen(*(column[order] for column in found))
+
+
+def _made(
+    kind: str, part: str, feature, rank, row, value, gap=None, inclusion=None, copies=None
+) -> Chosen:
+    n = len(feature)
+    return Chosen(
+        np.asarray(feature, np.int64),
+        np.full(n, KINDS.index(kind)),
+        np.full(n, PARTS.index(part)),
+        np.asarray(rank, np.int64),
+        np.asarray(row, np.int64),
+        np.asarray(value, np.float32),
+        np.full(n, np.nan, np.float32) if gap is None else np.asarray(gap, np.float32),
+        np.full(n, np.nan) if inclusion is None else np.asarray(inclusion, np.float64),
+        np.ones(n, np.int64) if copies is None else np.asarray(copies, np.int64),
+    )
+
+
+# ---------------------------------------------------------------- fires
+
+
+def _top(block, n: int) -> Chosen:
+    feature, row, value, copies = _texts_once(block, block.top)
+    rank = place_in_run(feature)
+    keep = rank < n
+    inclusion = np.ones(int(keep.sum()))
+    columns = (feature[keep], rank[keep], row[keep], value[keep])
+    return _made("top", "", *columns, inclusion=inclusion, copies=copies[keep])
+
+
+def _texts_once(block, kept: Smallest) -> tuple[np.ndarray, ...]:
+    """(feature, row, value, copies) of what is kept, each text once, in the kept order."""
+    feature, row, value = kept.group, kept.row, kept.value
+    text = block.corpus.text(row)
+    order = np.lexsort((np.arange(len(row)), text, feature))
+    starts = run_starts(feature[order], text[order])
+    first = order[starts]
+    copies = np.diff(starts, append=len(order))
+    back = np.argsort(first)
+    first, copies = first[back], copies[back]
+    return feature[first], row[first], value[first], copies
+
+
+class _Fires(NamedTuple):
+    """Sampled fires, sorted by feature, then by hash; a text of a feature once."""
+
+    feature: np.ndarray
+    key: np.ndarray
+    row: np.ndarray
+    value: np.ndarray
+    copies: np.ndarray
+
+
+def _sorted(feature, key, row, value, copies) -> _Fires:
+    order = order_by(joined(feature, key, int(feature.max(initial=0)) + 1), (key, row))
+    columns = [column[order] for column in (feature, key, row, value, copies)]
+    starts = run_starts(columns[0], columns[1])
+    if len(starts) < len(order):
+        copies = np.add.reduceat(columns[4], starts)
+        columns = [column[starts] for column in columns[:4]] + [copies]
+    return _Fires(*columns)
+
+
+def _take(fires: _Fires, n: int, n_features: int, limit: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(entries kept, their rank, their inclusion): the n of smallest hash of each feature.
+
+    limit: uint64 [n_features], NEVER or the hash from which on not everything is known.
+    """
+    rank = place_in_run(fires.feature)
+    known = fires.key < np.where(limit == NEVER, NEVER, limit)[fires.feature]
+    threshold = np.where(limit == NEVER, 2.0**64, limit.astype(np.float64))
+    at = (rank == n) & known
+    threshold[fires.feature[at]] = fires.key[at].astype(np.float64)
+    keep = np.flatnonzero((rank < n) & known)
+    return keep, rank[keep], threshold[fires.feature[keep]] / 2.0**64
+
+
+def _columns(block) -> tuple[np.ndarray, ...]:
+    """(feature, bin, key, row, value, copies) of the sampled fires."""
+    fires, n_bins = block.fires, block.stats.histogram.n_bins
+    cell = fires.group
+    return cell // n_bins, cell % n_bins, fires.key, fires.row, fires.value, fires.copies
+
+
+def _active(block, n: int) -> Chosen:
+    feature, _, *rest = _columns(block)
+    fires = _sorted(feature, *rest)
+    keep, rank, inclusion = _take(fires, n, block.n, np.full(block.n, NEVER))
+    columns = (fires.feature[keep], rank, fires.row[keep], fires.value[keep])
+    return _made("active", "", *columns, inclusion=inclusion, copies=fires.copies[keep])
+
+
+def _quantiles(block, n: int) -> list[Chosen]:
+    """A band's edges lie inside histogram bins: of those bins only what is below the bin's own
+    largest kept hash is known, so the sample goes no further than that."""
+    if n == 0:
+        return []
+    stats = block.stats
+    levels = sorted({edge for band in BANDS.values() for edge in band} - {0.0, 1.0})
+    found, _ = stats.quantiles(np.array(levels))
+    edge = {level: found[:, i] for i, level in enumerate(levels)}
+    edge |= {0.0: np.zeros(block.n), 1.0: np.full(block.n, np.inf)}
+    bound = block.fires.bound.reshape(block.n, -1)
+    feature, bins, key, row, value, copies = _columns(block)
+    pieces = []
+    for part, (low, high) in BANDS.items():
+        inside = (value > edge[low][feature]) & (value <= edge[high][feature])
+        limit = np.full(block.n, NEVER)
+        for level in {low, high} - {0.0, 1.0}:
+            limit = np.minimum(limit, _bound_at(stats, bound, edge[level]))
+        fires = _sorted(*(c[inside] for c in (feature, key, row, value, copies)))
+        keep, rank, inclusion = _take(fires, n, block.n, limit)
+        columns = (fires.feature[keep], rank, fires.row[keep], fires.value[keep])
+        more = {"inclusion": inclusion, "copies": fires.copies[keep]}
+        pieces.append(_made("quantile", part, *columns, **more))
+    return pieces
+
+
+def _bound_at(stats, bound: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    """The hash up to which the bin that holds each feature's edge is known whole, uint64 [n]."""
+    alive = np.isfinite(edge)
+    bins = stats.histogram.bins(np.where(alive, edge, 1.0).astype(np.float32))
+    return np.where(alive, bound[np.arange(len(edge)), bins], NEVER)
+
+
+# ---------------------------------------------------------------- silent tokens
+
+
+def _under(block, n: int) -> Chosen:
+    feature, row, gap, copies = _texts_once(block, block.near)
+    rank = place_in_run(feature)
+    keep = rank < n
+    columns = (feature[keep], rank[keep], row[keep], np.zeros(int(keep.sum())))
+    return _made("near_miss", "under", *columns, gap=gap[keep], copies=copies[keep])
+
+
+def _same_token(block, top: Chosen, n: int) -> Chosen:
+    """Silent places of the commonest tokens of the top examples, from a seeded start in the list of
+    the token's places."""
+    nothing = _made("near_miss", "token", *(np.empty(0) for _ in range(4)))
+    if n == 0 or len(top.row) == 0:
+        return nothing
+    corpus = block.corpus
+    tokens = corpus.token(slice(0, corpus.n_rows))
+    places = np.lexsort((corpus.tie(slice(0, corpus.n_rows)), tokens))
+    ends = np.searchsorted(tokens[places], np.arange(int(tokens.max()) + 2))
+    feature, token = _commonest(top.feature, corpus.token(top.row))
+    first, count = ends[token], ends[token + 1] - ends[token]
+    start = block.salt[feature] % count.astype(np.uint64)
+    step = np.arange(TRIES * n)
+    inside = step < count[:, None]  # a rare token's places are not looked at twice
+    at = first[:, None] + (start[:, None].astype(np.int64) + step) % count[:, None]
+    owner = np.repeat(feature, inside.sum(1))
+    turn = np.broadcast_to(step, inside.shape)[inside]
+    row = places[at[inside]]
+    pre = _pre_at(block, owner, row)
+    silent = pre <= _floor_at(block, owner, row)
+    owner, turn, row = owner[silent], turn[silent], row[silent]
+    order = np.lexsort((row, turn, owner))  # the features' tokens in turns
+    owner, row = owner[order], row[order]
+    owner, row = _once(owner, corpus.group(row), row)
+    owner, row = _once(owner, corpus.text(row), row)
+    rank = place_in_run(owner)
+    keep = rank < n
+    return _made("near_miss", "token", owner[keep], rank[keep], row[keep], np.zeros(keep.sum()))
+
+
+def _commonest(feature: np.ndarray, token: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The TOKENS commonest tokens of each feature; of equally common ones the smaller ids."""
+    order = np.lexsort((token, feature))
+    feature, token = feature[order], token[order]
+    starts = run_starts(feature, token)
+    count = np.diff(starts, append=len(feature))
+    feature, token = feature[starts], token[starts]
+    order = np.lexsort((token, -count, feature))
+    feature, token = feature[order], token[order]
+    keep = place_in_run(feature) < TOKENS
+    return feature[keep], token[keep]
+
+
+def _once(owner: np.ndarray, what: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first of each (owner, what), in the order given."""
+    order = np.lexsort((np.arange(len(owner)), what, owner))
+    first = np.sort(order[run_starts(owner[order], what[order])])
+    return owner[first], row[first]
+
+
+@torch.inference_mode()
+def _pre_at(block, feature: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Pre-activation of single (feature, row) pairs [n], float32."""
+    W, b = block.weights
+    found = np.empty(len(feature), dtype=np.float32)
+    order = np.argsort(row, kind="stable")  # reads the cache in its own order
+    W = W.T
+    for start in range(0, len(order), 1 << 14):
+        part = order[start : start + (1 << 14)]
+        rows, which = np.unique(row[part], return_inverse=True)
+        x = torch.from_numpy(np.array(block.corpus.cache.x[rows])).to(W)
+        x = block.sae.token_frame(x)[0][torch.from_numpy(which).to(W.device)]
+        of = torch.from_numpy(feature[part]).to(W.device)
+        found[part] = ((x * W[of]).sum(1) + b[of]).float().cpu().numpy()
+    return found
+
+
+def _floor_at(block, feature: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """A pre-activation at or below it is silent, of pairs that broadcast.
+
+    In a TopK SAE that is what lies clearly below the row's k-th largest: another rounding may put
+    the k-th itself a little under it.
+    """
+    if not isinstance(block.sae, TopKSAE):
+        return block.floor[feature]
+    norms = block.weights[0].norm(dim=0).cpu().numpy()[feature]
+    return np.maximum(block.row_floor[row], 0) - ROUNDING * block.corpus.scale * norms
+
+
+def _random(block, pool: tuple, n: int) -> Chosen:
+    rows, copies, second, probability = pool
+    pieces = []
+    for lo in range(0, block.n, SLICE):
+        part = np.arange(lo, min(lo + SLICE, block.n))
+        pre, floor = _pool_pre(block, rows, part)
+        silent = pre <= floor
+        key = np.where(silent, second[:, None] ^ block.salt[part], NEVER)  # [pool, features]
+        n_here = min(n + 1, len(rows))
+        place = np.argpartition(key, n_here - 1, axis=0)[:n_here]
+        smallest = np.take_along_axis(key, place, axis=0)
+        order = np.argsort(smallest, axis=0)
+        place, smallest = (np.take_along_axis(a, order, axis=0) for a in (place, smallest))
+        enough = silent.sum(0) > n
+        threshold = np.where(enough, smallest[-1].astype(np.float64) / 2.0**64, 1.0)
+        rank, which = np.nonzero(smallest[:n] < NEVER)
+        at = place[rank, which]
+        gap = (floor - pre)[at, which]
+        columns = (part[which], rank, rows[at], np.zeros(len(at)))
+        more = {"inclusion": probability * threshold[which], "copies": copies[at]}
+        pieces.append(_made("random", "", *columns, gap=gap, **more))
+    return Chosen(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
+
+
+@torch.inference_mode()
+def _pool_pre(block, rows: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pre-activations of the pool [pool, features of the part] and what they must exceed."""
+    W, b = block.weights
+    x = torch.from_numpy(np.array(block.corpus.cache.x[np.sort(rows)])).to(W)
+    x = x[torch.from_numpy(np.argsort(np.argsort(rows))).to(W.device)]
+    span = slice(int(part[0]), int(part[-1]) + 1)
+    pre = torch.addmm(b[span], block.sae.token_frame(x)[0], W[:, span]).float().cpu().numpy()
+    if isinstance(block.sae, TopKSAE):
+        return pre, _floor_at(block, part, rows[:, None])
+    return pre, np.broadcast_to(block.floor[part], pre.shape)
+
+
+def gap_to_pre(block, chosen: Chosen) -> np.ndarray:
+    """Pre-activation where the gap is known, float32 [n]; NaN elsewhere."""
+    if isinstance(block.sae, TopKSAE):
+        return block.row_floor[chosen.row] - chosen.gap
+    return block.floor[chosen.feature] - chosen.gap
