@@ -99,6 +99,8 @@ class LexicalJudge:
 
 
 def _base_rate(examples: Sequence[Example]) -> float:
-    """Mean activation over randomly placed windows, which stand for the corpus; 0 without any."""
-    values = [value for e in examples if e.kind == "random" for value in e.values]
-    return sum(values) / len(values) if values else 0.0
+    """Mean activation of the corpus, from its sampled firing and silent tokens; 0 without any."""
+    drawn = [e for e in examples if e.kind in ("active", "random") and e.inclusion]
+    weights = [e.copies / e.inclusion for e in drawn]
+    total = sum(weight * e.max for weight, e in zip(weights, drawn, strict=True))
+    return total / sum(weights) if weights else 0.0

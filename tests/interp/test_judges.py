@@ -1,5 +1,7 @@
 """The lexical judge on hand-made examples, what explanations and scores may see, and outcomes."""
 
+from dataclasses import replace
+
 import pytest
 
 from data.records import Example, Explanation
@@ -14,10 +16,12 @@ VOCABULARY = {
 }  # fmt: skip
 
 
-def _example(ids, values, kind="top", use="explain", doc=0, start=0, peak=None, rank=0):
+def _example(
+    ids, values, kind="top", use="explain", doc=0, start=0, peak=None, rank=0, inclusion=1.0
+):
     peak = max(range(len(ids)), key=lambda i: values[i]) if peak is None else peak
     return Example(
-        7, kind, "", rank, doc, f"d{doc}", use, start, peak, values[peak], values[peak], 1.0, 1,
+        7, kind, "", rank, doc, f"d{doc}", use, start, peak, values[peak], values[peak], inclusion, 1,
         tuple(ids), tuple(values),
     )  # fmt: skip
 
@@ -25,7 +29,8 @@ def _example(ids, values, kind="top", use="explain", doc=0, start=0, peak=None, 
 EXAMPLES = [
     _example([THE, CAT, DOG, CAT], [0, 4.0, 0, 2.0]),
     _example([THE, CAT, NEW], [0, 3.0, 1.0], doc=1),
-    _example([THE, THE, DOG, THE], [0, 0, 1.0, 0], kind="random", doc=2, peak=0),
+    _example([THE, THE, DOG, THE], [0, 0, 1.0, 0], kind="active", doc=2),
+    _example([THE], [0], kind="random", doc=3, inclusion=1 / 3),
 ]
 
 
@@ -33,7 +38,7 @@ EXAMPLES = [
 
 
 def test_the_table_by_hand():
-    """Base rate: mean over the random window, 1/4. cat: (9 + 1/4) / (3 + 1); new: (1 + 1/4) / 2;
+    """Base rate: one firing token of 1 for three silent ones, 1/4. cat: (9 + 1/4) / (3 + 1); new: (1 + 1/4) / 2;
     dog: (1 + 1/4) / (2 + 1); the: never active, so not in the table."""
     made = LexicalJudge(VOCABULARY).explain(7, EXAMPLES)
     assert (made.feature, made.judge, made.status) == (7, "lexical", "ok")
@@ -80,7 +85,7 @@ def test_a_silent_feature_fails_with_its_reason_and_predicts_nothing(examples):
 def test_the_units_of_the_activations_do_not_matter():
     judge = LexicalJudge(VOCABULARY)
     tiny = [
-        _example(e.ids, [v * 2.0**-30 for v in e.values], e.kind, doc=e.doc, peak=e.peak)
+        replace(e, max=e.max * 2.0**-30, values=tuple(v * 2.0**-30 for v in e.values))
         for e in EXAMPLES
     ]
     (a,) = judge.simulate(judge.explain(7, EXAMPLES), [[CAT, NEW, DOG, THE]])
