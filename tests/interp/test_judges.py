@@ -21,8 +21,8 @@ def _example(
 ):
     peak = max(range(len(ids)), key=lambda i: values[i]) if peak is None else peak
     return Example(
-        7, kind, "", rank, doc, f"d{doc}", use, start, peak, values[peak], values[peak], inclusion, 1,
-        tuple(ids), tuple(values),
+        7, kind, "", rank, doc, f"d{doc}", use, start, peak, values[peak], values[peak],
+        inclusion, 1, tuple(ids), tuple(values),
     )  # fmt: skip
 
 
@@ -38,8 +38,8 @@ EXAMPLES = [
 
 
 def test_the_table_by_hand():
-    """Base rate: one firing token of 1 for three silent ones, 1/4. cat: (9 + 1/4) / (3 + 1); new: (1 + 1/4) / 2;
-    dog: (1 + 1/4) / (2 + 1); the: never active, so not in the table."""
+    """Base rate: one firing token of 1 for three silent ones, 1/4. cat: (9 + 1/4) / (3 + 1); new:
+    (1 + 1/4) / 2; dog: (1 + 1/4) / (2 + 1); the: never active, so not in the table."""
     made = LexicalJudge(VOCABULARY).explain(7, EXAMPLES)
     assert (made.feature, made.judge, made.status) == (7, "lexical", "ok")
     assert made.payload["base"] == 0.25
