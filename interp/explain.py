@@ -6,25 +6,12 @@ In:  a judge and each feature's examples of the `explain` split. Out: `Explanati
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from data.records import Example, Explanation
+from data.windows import window
 from interp.judges.judge import Judge
 
 WINDOW = 64  # tokens of one stretch of text that a judge sees
-
-
-def window_around(example: Example, width: int = WINDOW) -> Example:
-    """The `width` tokens around the example's peak, shifted to stay inside its context."""
-    start = min(max(example.peak - width // 2, 0), max(len(example.ids) - width, 0))
-    stop = start + width
-    return replace(
-        example,
-        start=example.start + start,
-        peak=example.peak - start,
-        ids=example.ids[start:stop],
-        values=example.values[start:stop],
-    )
 
 
 def disjoint_windows(examples: Iterable[Example], width: int = WINDOW) -> list[Example]:
@@ -32,10 +19,10 @@ def disjoint_windows(examples: Iterable[Example], width: int = WINDOW) -> list[E
     kept: list[Example] = []
     taken: dict[int, list[int]] = {}
     for example in examples:
-        window = window_around(example, width)
-        if all(abs(window.start - other) >= width for other in taken.get(window.doc, [])):
-            taken.setdefault(window.doc, []).append(window.start)
-            kept.append(window)
+        cut = window(example, width)
+        if all(abs(cut.start - other) >= width for other in taken.get(cut.doc, [])):
+            taken.setdefault(cut.doc, []).append(cut.start)
+            kept.append(cut)
     return kept
 
 

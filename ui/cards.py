@@ -7,7 +7,7 @@ Out: HTML strings; `ui/style.css` gives them their looks.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from data.records import Explanation, FeatureStats, Score
 from ui.strips import token_text
@@ -19,11 +19,6 @@ ARCHITECTURES = {
     "gated": "Gated",
     "standard": "ReLU",
 }
-DENSE = (
-    (0.10, "dense: fires on more than 10 % of tokens"),
-    (0.01, "fires on more than 1 % of tokens"),
-)
-SINGLE_TOKEN = 0.9  # share of one token among the sampled active positions
 
 
 def facts(rows: Sequence[tuple[str, str | None]]) -> str:
@@ -36,19 +31,25 @@ def facts(rows: Sequence[tuple[str, str | None]]) -> str:
     return f'<dl class="facts">{items}</dl>'
 
 
-def flags(stats: FeatureStats, peak: bytes | None) -> list[tuple[str, str]]:
-    """(text, kind) of what is remarkable about a feature; kind: warn | plain."""
-    if stats.fires == 0:
+def flags(stats: FeatureStats, tokens: Mapping[int, tuple[bytes, bool]]) -> list[tuple[str, str]]:
+    """(text, kind) of what the store marks as remarkable; kind: warn | plain."""
+    if stats.dead:
         return [("dead: it never fires on this corpus", "warn")]
     found = []
-    for share, text in DENSE:
-        if stats.density > share:
-            found.append((text, "warn" if share == DENSE[0][0] else "plain"))
-            break
-    if peak is not None and stats.peak_share is not None and stats.peak_share > SINGLE_TOKEN:
-        share = f"{100 * stats.peak_share:.0f} %"
-        text = f"single token: {share} of sampled active tokens are {token_text(peak)}"
-        found.append((text, "plain"))
+    if stats.rare:
+        found.append((f"rare: {stats.fires:,} fires", "warn"))
+    if stats.dense_10:
+        found.append(("dense: fires on more than 10 % of tokens", "warn"))
+    elif stats.dense_1:
+        found.append(("fires on more than 1 % of tokens", "plain"))
+    if stats.single_token and stats.peak_token is not None:
+        token = token_text(tokens[stats.peak_token][0])
+        found.append((f"single token: {percent(stats.peak_share)} of fires on {token}", "plain"))
+    if stats.position_bound:
+        found.append(("bound to a position in the context", "warn"))
+    if stats.outlier_bound:
+        share = percent(stats.outlier_share)
+        found.append((f"{share} of its fires are on tokens of unusual norm", "warn"))
     return found
 
 

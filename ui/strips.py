@@ -1,85 +1,27 @@
 """Token strips: records in, escaped HTML out.
 
-In:  tokens as (bytes, special) pairs with one activation each, and the feature's corpus maximum.
+In:  examples, or the pieces of data/token_text.py, and the feature's corpus maximum.
 Out: HTML strings (or plain segments for the clickable strip); `ui/style.css` gives them colour.
 
-Three rules. Tokens are bytes: neighbours that share one UTF-8 character become one piece with the
+Three rules. Tokens are bytes: neighbours that share one UTF-8 character are one piece with the
 larger activation. Colour is fixed to the feature's corpus maximum, never to the rows on show, so
-a weak example looks weak. Only active tokens get an element; everything else is plain text.
+a weak example looks weak. Only active tokens and the peak get an element; the rest is plain text.
 """
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from data.records import Example
+from data.token_text import Piece, around, invisible, mark, pieces, raw, token_text, visible
+
+__all__ = ["Piece", "around", "pieces", "raw", "token_text", "visible"]  # for those who draw
+
 LEVELS = 10  # colour classes a1..a10 of style.css
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One or more tokens that make whole characters. Bytes that are no UTF-8 are kept in `text` as
-    lone surrogates (the `surrogateescape` convention) and shown as \\xNN."""
-
-    text: str
-    value: float  # largest activation among its tokens; 0 where silent
-    special: bool
-    first: int  # token positions, both inclusive
-    last: int
-
-
-def _missing(raw: bytes) -> int:
-    """How many bytes the last character of `raw` still needs; 0 if it is whole or hopeless."""
-    for back in range(1, min(4, len(raw)) + 1):
-        byte = raw[-back]
-        if byte & 0xC0 == 0x80:
-            continue
-        length = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
-        return max(0, length - back)
-    return 0
-
-
-def pieces(tokens: Sequence[tuple[bytes, bool]], values: Sequence[float]) -> list[Piece]:
-    """Groups tokens into whole characters. tokens: (bytes, special) each; values: one each."""
-    found: list[Piece] = []
-    raw, first, top = b"", 0, 0.0
-
-    def close(last: int) -> None:
-        if raw:
-            text = raw.decode("utf-8", "surrogateescape")
-            found.append(Piece(text, top, False, first, last))
-
-    for at, ((data, special), value) in enumerate(zip(tokens, values, strict=True)):
-        joins = raw and not special and data[:1] and data[0] & 0xC0 == 0x80
-        if raw and not joins:
-            close(at - 1)
-            raw = b""
-        if special:
-            found.append(Piece(data.decode("utf-8", "surrogateescape"), value, True, at, at))
-            continue
-        if not raw:
-            first, top = at, 0.0
-        raw, top = raw + data, max(top, value)
-        if not _missing(raw):
-            close(at)
-            raw = b""
-    close(len(tokens) - 1)
-    return found
-
-
-def raw(piece: Piece) -> bytes:
-    """The bytes of a piece."""
-    return piece.text.encode("utf-8", "surrogateescape")
-
-
-def around(row: Sequence[Piece], peak: int, width: int | None) -> list[Piece]:
-    """The pieces that touch the `width` tokens around token `peak`; all if width is None."""
-    if width is None:
-        return list(row)
-    low = peak - width // 2
-    return [piece for piece in row if piece.last >= low and piece.first < low + width]
 
 
 def level(value: float, maximum: float | None) -> int:
@@ -90,48 +32,19 @@ def level(value: float, maximum: float | None) -> int:
     return max(1, math.ceil(LEVELS * share - 1e-9))
 
 
-def readable(text: str) -> str:
-    """Text on one line, for a tooltip or a table cell: white space and odd bytes made visible."""
-    out = []
+def _inner(text: str, breaks: bool, active: bool) -> str:
+    """Escaped text with what cannot be seen marked; an active piece also shows its spaces if it has
+    nothing else, and an accent without the letter it stands on."""
+    if text.isascii() and text.isprintable() and not (active and text.isspace()):
+        return html.escape(text)
+    alone = active and invisible(text)
+    accent = active and unicodedata.category(text[0])[0] == "M" and not alone
+    out = ["◌"] if accent else []
     for char in text:
-        code = ord(char)
-        if 0xDC80 <= code <= 0xDCFF:
-            out.append(f"\\x{code - 0xDC00:02x}")
-        elif char in "\n\t":
-            out.append("\\n" if char == "\n" else "\\t")
-        elif code < 32 or code == 127:
-            out.append(f"\\x{code:02x}")
-        else:
-            out.append(char)
-    return "".join(out)
-
-
-def visible(text: str) -> str:
-    """`readable`, with `␣` for each leading space."""
-    text = readable(text)
-    blanks = len(text) - len(text.lstrip(" "))
-    return "␣" * blanks + text[blanks:]
-
-
-def token_text(data: bytes) -> str:
-    """A token as a table shows it: leading spaces, line ends and odd bytes visible."""
-    return visible(data.decode("utf-8", "surrogateescape"))
-
-
-def _inner(text: str, breaks: bool, dots: bool) -> str:
-    """Escaped text with its invisible characters marked; `dots` also marks spaces."""
-    out = []
-    for char in text:
-        if char == "\n":
-            out.append("<i>↵</i>\n" if breaks else "<i>↵</i>")
-        elif char == "\t":
-            out.append("<i>→</i>")
-        elif char == " " and dots:
-            out.append("·")
-        elif ord(char) < 32 or ord(char) == 127 or 0xDC80 <= ord(char) <= 0xDCFF:
-            out.append(f"<i>{readable(char)}</i>")
-        else:
-            out.append(html.escape(char))
+        shown = "·" if char == " " and alone else mark(char, alone)
+        out.append(html.escape(char) if shown is None else f"<i>{shown}</i>")
+        if char == "\n" and breaks:
+            out.append("\n")
     return "".join(out)
 
 
@@ -141,16 +54,14 @@ def _title(piece: Piece, maximum: float) -> str:
 
 
 def _element(piece: Piece, maximum: float | None, peak: int | None, breaks: bool) -> str:
-    """One piece: bare text if silent, a <mark> if active, a badge if special."""
+    """One piece: bare text if silent, a <mark> if active; a badge if special; the peak marked."""
     shade = level(piece.value, maximum)
-    inner = _inner(piece.text, breaks, dots=shade > 0 and piece.text.isspace())
+    inner = _inner(piece.text or "∅" * (shade > 0), breaks, active=shade > 0)
+    here = peak is not None and piece.first <= peak <= piece.last
+    names = " sp" * piece.special + " pk" * here
     if not shade:
-        return f'<span class="sp">{inner}</span>' if piece.special else inner
-    names = f"a{shade}"
-    if piece.special:
-        names += " sp"
-    if peak is not None and piece.first <= peak <= piece.last:
-        names += " pk"
+        return f'<span class="{names[1:]}">{inner}</span>' if names else inner
+    names = f"a{shade}{names}"
     return f'<mark class="{names}" tabindex="0" title="{_title(piece, maximum)}">{inner}</mark>'
 
 
@@ -185,6 +96,26 @@ class Line:
     use: str  # explain | calibrate | score
     clipped_left: bool
     clipped_right: bool
+    copies: int = 1  # tokens of the corpus with the same text around them that it stands for
+    note: str = ""  # beside the value, where that alone says too little
+
+
+def lines(
+    found: Sequence[Example], tokens: Mapping[int, tuple[bytes, bool]], width: int | None
+) -> list[Line]:
+    """Examples cut to `width` tokens around their peaks (None: whole), ready to draw.
+
+    tokens: (bytes, special) of each id that occurs. Characters at the window's ends stay whole.
+    """
+    out = []
+    for example in found:
+        whole = pieces([tokens[token] for token in example.ids], example.values)
+        row = around(whole, example.peak, width)
+        place = (example.document, example.start + example.peak, example.use)
+        clipped = (row[0].first > whole[0].first, row[-1].last < whole[-1].last)
+        line = Line(row, example.peak, example.max, *place, *clipped, copies=example.copies)
+        out.append(line)
+    return out
 
 
 def examples(
@@ -194,8 +125,12 @@ def examples(
     out = []
     for line in lines:
         name, short = html.escape(line.document), html.escape(_short(line.document))
+        note = f'<span class="ex-note">{html.escape(line.note)}</span>' if line.note else ""
+        if line.copies > 1:
+            title = f"stands for {line.copies:,} tokens with the same text around them"
+            note += f'<span class="ex-note" title="{title}">×{line.copies:,}</span>'
         meta = (
-            f'<div class="ex-meta"><span class="ex-max">{line.value:.3g}</span>'
+            f'<div class="ex-meta"><span class="ex-max">{line.value:.3g}</span>{note}'
             f'<span class="ex-doc" title="{name}, token {line.position}">{short}'
             f'<span class="ex-pos">:{line.position}</span></span>'
             f'<span class="ex-use use-{html.escape(line.use)}" title="'
@@ -208,7 +143,7 @@ def examples(
             left = "<i>…</i>" if line.clipped_left else ""
             right = "<i>…</i>" if line.clipped_right else ""
             kind = "strip breaks" if breaks else "strip"
-            body = f'<div class="{kind}">{left}{text}{right}</div>'
+            body = f'<div class="{kind}" dir="auto">{left}{text}{right}</div>'
         out.append(f'<div class="ex">{meta}{body}</div>')
     return f'<div class="exs">{"".join(out)}</div>'
 
@@ -254,9 +189,12 @@ def segments(
         names += ["sp"] if piece.special else []
         names += ["mk"] if piece.first in masked else []
         names += ["on"] if chosen is not None and piece.first <= chosen <= piece.last else []
-        blank = piece.text.isspace()
-        text = "".join("·" if c == " " and blank and shade else c for c in piece.text)
-        text = readable(text).replace("\\n", "↵\n").replace("\\t", "→")
+        alone = bool(shade) and invisible(piece.text)
+        text = "".join(
+            ("·" if char == " " and alone else mark(char, alone) or char)
+            + ("\n" if char == "\n" else "")
+            for char in piece.text
+        )
         best = max(range(piece.first, piece.last + 1), key=lambda at: len(notes.get(at, "")))
         note = notes.get(best, "")
         out.append({"text": text, "cls": " ".join(names), "title": note, "token": piece.first})

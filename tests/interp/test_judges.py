@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from data.records import Example, Explanation
-from interp.explain import WINDOW, disjoint_windows, explain, window_around
+from data.windows import window
+from interp.explain import WINDOW, disjoint_windows, explain
 from interp.judges.judge import Prediction
 from interp.judges.lexical import LexicalJudge, readable
 from interp.simulate import simulate
@@ -115,12 +116,12 @@ def test_windows_stay_inside_their_context():
     ids = tuple(range(100, 300))
     values = tuple(float(i) for i in range(200))
     for peak, start in [(0, 0), (10, 0), (32, 0), (100, 68), (199, 136), (168, 136)]:
-        window = window_around(_example(ids, values, peak=peak, start=1000))
-        assert (window.start, len(window.ids), window.peak) == (1000 + start, WINDOW, peak - start)
-        assert window.ids == ids[start : start + WINDOW]
-        assert window.values[window.peak] == values[peak]
+        cut = window(_example(ids, values, peak=peak, start=1000), WINDOW)
+        assert (cut.start, len(cut.ids), cut.peak) == (1000 + start, WINDOW, peak - start)
+        assert cut.ids == ids[start : start + WINDOW]
+        assert cut.values[cut.peak] == values[peak]
     short = _example(ids[:10], values[:10])
-    assert window_around(short) == short
+    assert window(short, WINDOW) == short
 
 
 def test_a_token_counts_once():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
 import re
 
 import pytest
 
+from data.records import Example
 from ui import strips
 from ui.strips import Line, Piece, around, level, pieces, segments, strip
 
@@ -78,7 +81,7 @@ def test_markup_in_tokens_is_escaped_everywhere():
 def test_white_space_is_visible_where_it_matters():
     row = pieces(plain(b"a", b" ", b"\n", b"\t"), [0, 1.0, 1.0, 0])
     drawn = strip(row, 1.0)
-    assert re.findall(r"<mark[^>]*>(.*?)</mark>", drawn) == ["·", "<i>↵</i>"]
+    assert re.findall(r"<mark[^>]*>(.*?)</mark>", drawn) == ["<i>·</i>", "<i>↵</i>"]
     assert drawn.endswith("<i>→</i>")
     assert "<i>↵</i>\n" in strip(row, 1.0, breaks=True)
     silent = pieces(plain(b"a", b" ", b"b"), [0, 0, 0])
@@ -125,7 +128,10 @@ def test_around_keeps_whole_characters():
     row = pieces(plain(b"a", party[:2], party[2:], b"b", b"c", b"d"), [0] * 6)
     assert [p.text for p in around(row, 3, 3)] == ["🎉", "b", "c"]
     assert around(row, 3, None) == row
-    assert [p.text for p in around(row, 0, 5)] == ["a", "🎉"]
+    assert [p.text for p in around(row, 0, 2)] == ["a", "🎉"]
+    # Five tokens wherever the context has five: a, the two halves, b, c.
+    assert [p.text for p in around(row, 0, 5)] == ["a", "🎉", "b", "c"]
+    assert around([], 0, 5) == []
 
 
 def test_kwic_puts_the_peak_in_the_middle_cell():
@@ -171,6 +177,131 @@ def test_segments_are_plain_text_with_one_title_each():
 
 def test_token_text_shows_what_a_table_would_hide():
     assert strips.token_text(b"  def") == "␣␣def"
-    assert strips.token_text(b"\n") == "\\n"
+    assert strips.token_text(b"a  ") == "a␣␣"
+    assert strips.token_text(b"\n\t") == "↵→"
+    assert strips.token_text(b"\\n") == "\\n", "a backslash and an n are no line end"
+    assert strips.token_text(b"") == "∅"
     assert strips.token_text(b"\xf0\x9f") == "\\xf0\\x9f"
     assert strips.token_text("é".encode()) == "é"
+
+
+# ---------------------------------------------------------------- text that is hard to show
+
+FAMILY = "👩\u200d👧"  # two emoji and the joiner between them
+
+
+def test_an_emoji_with_joiners_keeps_every_code_point_whole():
+    data = FAMILY.encode()
+    assert len(data) == 11
+    for width in (1, 2, 3, 4):
+        cut = plain(*(data[at : at + width] for at in range(0, len(data), width)))
+        row = pieces(cut, [float(at + 1) for at in range(len(cut))])
+        assert "".join(piece.text for piece in row) == FAMILY
+        assert strip(row, None) == FAMILY, "silent: as written"
+    row = pieces(plain(data[:4], data[4:7], data[7:]), [0.0, 1.0, 0.0])
+    assert strip(row, 1.0).count("<i>ZWJ</i>") == 1, "a joiner that fires alone must be seen"
+    row = pieces(plain(data), [1.0])
+    assert f">{FAMILY}</mark>" in strip(row, 1.0), "inside a token it joins"
+
+
+def test_right_to_left_text_keeps_its_order_and_its_marks():
+    words = plain("שלום".encode(), " עולם".encode(), "\u200f".encode(), "\u202e".encode())
+    row = pieces(words, [0.0, 1.0, 0.0, 0.0])
+    drawn = strip(row, 1.0)
+    assert drawn.startswith("שלום<mark") and drawn.endswith(
+        "> עולם</mark><i>RLM</i><i>U+202E</i>"
+    ), "an override must not turn the rest of the page around"
+    line = Line(row, 1, 1.0, "he.txt", 1, "score", False, False)
+    assert 'class="strip" dir="auto"' in strips.examples([line], 1.0)
+
+
+def test_null_and_lone_continuation_bytes_are_shown_as_bytes():
+    row = pieces(plain(b"a\x00b", b"\x8e", b"\x89\x80"), [0.0, 2.0, 0.0])
+    assert [piece.text for piece in row] == ["a\x00b", "\udc8e", "\udc89\udc80"]
+    drawn = strip(row, 2.0)
+    assert drawn.startswith("a<i>\\x00</i>b<mark") and "\x00" not in drawn
+    assert drawn.endswith("<i>\\x8e</i></mark><i>\\x89</i><i>\\x80</i>")
+
+
+def test_bytes_that_would_never_make_a_character_are_not_joined():
+    for tokens in (
+        [b"\xff", b"\x80"],
+        [b"\xc0", b"\x80"],
+        [b"\xf0\x9f", b"\x8e"],
+        [b"\xe2", b"\x82a"],
+    ):
+        row = pieces(plain(*tokens), [1.0, 2.0])
+        assert [(p.first, p.last, p.value) for p in row] == [(0, 0, 1.0), (1, 1, 2.0)], tokens
+    row = pieces(plain(b"\xff caf\xc3", b"\xa9 \xe2", b"x"), [0, 3.0, 0])
+    assert [p.text for p in row] == ["\udcff café \udce2", "x"], "what can be joined still is"
+
+
+def test_a_line_end_with_a_tab_and_what_a_document_merely_says():
+    row = pieces(
+        [(b"\n\t", False), (b"\\n", False), (b"<eos>", False), (b"<eos>", True)], [1.0, 0, 0, 0]
+    )
+    drawn = strip(row, 1.0)
+    assert "<i>↵</i><i>→</i></mark>" in drawn
+    assert drawn.endswith('\\n&lt;eos&gt;<span class="sp">&lt;eos&gt;</span>')
+    assert [f["text"] for f in segments(row, 1.0, {})] == ["↵\n→", "\\n", "<eos>", "<eos>"]
+
+
+def test_kinds_of_space_can_be_told_apart():
+    row = pieces(plain(b"    ", "\u00a0".encode(), "\u3000".encode(), b"\n  "), [1.0] * 4)
+    inner = re.findall(r"<mark[^>]*>(.*?)</mark>", strip(row, 1.0))
+    dot = "<i>·</i>"
+    assert inner == [dot * 4, "<i>⍽</i>", "<i>U+3000</i>", "<i>↵</i>" + dot * 2]
+    assert strip(pieces(plain("漢\u3000字".encode()), [0.0]), 1.0) == "漢\u3000字"
+
+
+def test_an_accent_that_fires_alone_stands_on_a_circle():
+    row = pieces(plain(b"e", "\u0301".encode()), [0.0, 1.0])
+    assert ">◌\u0301</mark>" in strip(row, 1.0)
+    assert strip(pieces(plain(b"e", "\u0301".encode()), [0.0, 0.0]), 1.0) == "e\u0301"
+
+
+def test_tokens_without_bytes_are_in_a_piece_of_their_own():
+    row = pieces(plain(b"", b"a", b""), [1.0, 0.0, 0.0])
+    assert [(p.text, p.first) for p in row] == [("", 0), ("a", 1), ("", 2)]
+    assert strip(row, 1.0).startswith("<mark") and ">∅</mark>a" in strip(row, 1.0)
+
+
+HARD = ["def café(): 🎉", FAMILY, "é\u0301שלום", "\x00\n\t \r", "\u2028\ufeffa"]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_the_bytes_pieces_keep_them_and_their_largest_value(seed):
+    """Property: random bytes cut at random: nothing is lost, no token is in two pieces, and what is
+    drawn holds no control character."""
+    rng = random.Random(seed)
+    data = rng.choice(HARD).encode() if seed % 2 else b""
+    data += bytes(rng.choice([0, 9, 10, 65, 0x80, 0xBF, 0xC3, 0xE2, 0xF0, 0xFF]) for _ in range(20))
+    cuts = sorted({0, len(data), *(rng.randrange(len(data)) for _ in range(12))})
+    tokens = [(data[a:b], rng.random() < 0.1) for a, b in zip(cuts, cuts[1:], strict=False)]
+    values = [rng.choice([0.0, rng.random()]) for _ in tokens]
+    row = pieces(tokens, values)
+    assert b"".join(strips.raw(piece) for piece in row) == data
+    assert [at for p in row for at in range(p.first, p.last + 1)] == list(range(len(tokens)))
+    for piece in row:
+        assert piece.value == max(values[piece.first : piece.last + 1])
+        if piece.first < piece.last:
+            assert not any(tokens[at][1] for at in range(piece.first, piece.last + 1))
+    drawn = strip(row, 1.0)
+    assert not any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in drawn)
+    drawn.encode()
+
+
+def test_lines_cut_examples_and_say_what_was_cut():
+    tokens = {i: (bytes([97 + i]), False) for i in range(8)}
+    example = Example(
+        1, "top", "", 0, 3, "a.txt", "score", 100, 4, 2.5, 2.5, 1.0, 3, tuple(range(8)),
+        (0.0,) * 4 + (2.5,) + (0.0,) * 3,
+    )  # fmt: skip
+    (line,) = strips.lines([example], tokens, 5)
+    assert "".join(p.text for p in line.row) == "cdefg" and (line.peak, line.position) == (4, 104)
+    assert (line.clipped_left, line.clipped_right, line.copies) == (True, True, 3)
+    assert "stands for 3 tokens" in strips.examples([line], 2.5)
+    (whole,) = strips.lines([example], tokens, None)
+    assert len(whole.row) == 8 and not whole.clipped_left and not whole.clipped_right
+    (wide,) = strips.lines([dataclasses.replace(example, peak=0)], tokens, 5)
+    assert "".join(p.text for p in wide.row) == "abcde", "shifted to stay inside the context"

@@ -12,7 +12,7 @@ import streamlit as st
 
 from data.errors import WorkbenchError
 from data.features_store import FeatureStore
-from data.records import Example, FeatureFilter, FeatureStats
+from data.records import FeatureFilter, FeatureStats
 from ui import cards, figures, keys, strips
 from ui.keys import FeatureView
 from ui.shell import Shell, address, not_yet, plain, set_address, show_error
@@ -89,8 +89,8 @@ def _header(
             st.rerun()
         if st.button("List", help="Back to the feature list"):
             shell.go("features", keys.write_filter(within))
-    peak = None if stats.peak_token is None else store.token_bytes([stats.peak_token])
-    found = cards.flags(stats, None if peak is None else peak[stats.peak_token][0])
+    peak = [] if stats.peak_token is None else [stats.peak_token]
+    found = cards.flags(stats, store.token_bytes(peak))
     if found:
         st.html(cards.flag_row(found))
     st.caption(plain(f"Previous and next within: {keys.in_words(within)}."))
@@ -225,29 +225,9 @@ def _examples(
         return
     st.caption(f"{KINDS[view.kind][1]} {len(found)} shown.")
     st.html(strips.legend(stats.max))
-    lines = _lines(store, found, keys.CONTEXTS[view.context])
-    st.html(strips.examples(lines, stats.max, centre=view.centre, breaks=view.breaks))
-
-
-def _lines(store: FeatureStore, found: list[Example], width: int | None) -> list[strips.Line]:
     tokens = store.token_bytes({token for example in found for token in example.ids})
-    lines = []
-    for example in found:
-        whole = strips.pieces([tokens[token] for token in example.ids], example.values)
-        row = strips.around(whole, example.peak, width)
-        lines.append(
-            strips.Line(
-                row=row,
-                peak=example.peak,
-                value=example.max,
-                document=example.document,
-                position=example.start + example.peak,
-                use=example.use,
-                clipped_left=row[0].first > whole[0].first,
-                clipped_right=row[-1].last < whole[-1].last,
-            )
-        )
-    return lines
+    lines = strips.lines(found, tokens, keys.CONTEXTS[view.context])
+    st.html(strips.examples(lines, stats.max, centre=view.centre, breaks=view.breaks))
 
 
 def _provenance(store: FeatureStore, stats: FeatureStats) -> None:
