@@ -24,10 +24,17 @@ COMMANDS = {
     "evaluate": ("commands.evaluate", "Evaluate", "measure it on held-out documents"),
     "probe": ("commands.probe", "Probe", "read labels off its features, and off raw activations"),
     "harvest": ("commands.harvest", "HarvestArgs", "fill its feature store"),
+    "effects": ("commands.effects", "Effects", "ablate its features where they are active"),
+    "neighbours": (
+        "commands.neighbours",
+        "NeighboursArgs",
+        "find features that point the same way or fire together; draw a map",
+    ),
     "explain": ("commands.explain", "Explain", "let a judge say what features stand for"),
     "score": ("commands.score", "ScoreArgs", "score explanations on text they never saw"),
+    "verify": ("commands.verify", "Verify", "compute its feature store again and compare"),
     "import": ("commands.import_", "Import", "take in an SAE that another program saved"),
-    "export": ("commands.export", "Export", "write an SAE for another program"),
+    "export": ("commands.export", "Export", "write an SAE, or its features, for another program"),
     "app": ("commands.app", "App", "open the browser on a workspace"),
     "lm train": ("commands.lm", "LMTrain", "make the embedded language model"),
     "serve-model": (

@@ -1,10 +1,12 @@
 """A bar for whatever takes longer than a moment; plain lines where there is no terminal.
 
-In:  an iterator of steps and how to read one. Out: the same steps, told to the person waiting.
+In:  an iterator of steps and how to read one. Out: the same steps, told to the person waiting; and,
+in a background job, to its progress.jsonl (data/jobs.py).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +14,8 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from data.jobs import JOB_FOLDER, Teller
 
 T = TypeVar("T")
 PLAIN_EVERY_S = 10.0
@@ -24,6 +28,8 @@ def track(
     note: Callable[[T], str] = lambda step: "",
 ) -> Iterator[T]:
     """Yields the steps; `position` gives (done, total), `note` a few words beside the bar."""
+    if JOB_FOLDER in os.environ:
+        steps = _told(steps, Teller(os.environ[JOB_FOLDER], title), position, note)
     console = Console(stderr=True)  # standard output is for results
     if not console.is_terminal:
         yield from _plain(steps, title, position, note)
@@ -43,6 +49,21 @@ def track(
             done, total = position(step)
             bar.update(task, completed=min(done, total), total=total, note=note(step))
             yield step
+
+
+def _told(
+    steps: Iterable[T],
+    teller: Teller,
+    position: Callable[[T], tuple[float, float]],
+    note: Callable[[T], str],
+) -> Iterator[T]:
+    """The steps, told to the job's page as well."""
+    last = None
+    for last in steps:
+        teller.tell(lambda at=last: position(at), lambda at=last: note(at))
+        yield last
+    if last is not None:
+        teller.write(position(last), note(last))
 
 
 def _plain(

@@ -5,7 +5,6 @@ In:  one JSON line a connection, on localhost. Out: one JSON line. It ends by it
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
 import os
@@ -15,6 +14,8 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from data.records import LiveCode, LiveEffect, Steering
 
 LONGEST_REQUEST = 1 << 26  # bytes; a prompt is cut to one context only after it is tokenised
 
@@ -27,6 +28,25 @@ class ServeModel:
     workspace: Path = Path("workspace")
     device: str = "auto"
     idle_minutes: float = 30.0  # end after so long without a request
+
+
+def _encode(engine, request: dict) -> LiveCode:
+    return engine.encode(request["text"], int(request["top"]))
+
+
+def _ablate(engine, request: dict) -> LiveEffect:
+    return engine.ablate(request["text"], int(request["feature"]), int(request["seed"]))
+
+
+def _steer(engine, request: dict) -> Steering:
+    from interp.steering import Plan
+
+    plan = dict(request["plan"])
+    plan["strengths"] = tuple(float(strength) for strength in plan["strengths"])
+    return engine.steer(request["text"], Plan(**plan))
+
+
+OPERATIONS = {"encode": _encode, "ablate": _ablate, "steer": _steer}
 
 
 class Worker:
@@ -77,8 +97,8 @@ class Worker:
         if operation == "load":
             self.load(sae)
             return self.state(sae)
-        if operation == "encode":
-            return self.encode(sae, request["text"], int(request["top"]))
+        if operation in OPERATIONS:
+            return self.work(sae, operation, request)
         if operation == "stop":
             self.stopping.set()
             return {"state": "stopped"}
@@ -98,27 +118,19 @@ class Worker:
             return {"state": "failed", "detail": self.failed[sae], "seconds": seconds}
         return {"state": "stopped", "detail": f"{sae} is not loaded", "seconds": seconds}
 
-    def encode(self, sae: str, text: str, top: int) -> dict:
+    def work(self, sae: str, operation: str, request: dict) -> dict:
+        """The record of one of OPERATIONS; or why there is none, under `error`."""
         from data.errors import WorkbenchError
+        from interp.live import pack
 
         with self.lock:
             if self.engine_sae != sae:
                 wait = f"{sae} is not loaded yet: wait until the worker is ready"
                 return {"error": wait, "ready": False}
             try:
-                code = self.engine.encode(text, top)
+                return pack(OPERATIONS[operation](self.engine, request))
             except WorkbenchError as error:
                 return {"error": str(error)}
-        tokens = [
-            {
-                "bytes": base64.b64encode(token.bytes).decode(),
-                "special": token.special,
-                "kept": token.kept,
-                "features": token.features,
-            }
-            for token in code.tokens
-        ]
-        return {"tokens": tokens, "truncated": code.truncated, "ms": code.ms}
 
 
 def _server(worker: Worker, token: str) -> socketserver.ThreadingTCPServer:

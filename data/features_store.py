@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data import list_store, runs_store, schema
 from data.errors import StoreError
@@ -28,16 +30,17 @@ from data.records import (
     LogitEffect,
     Score,
 )
-from data.schema import USES, Root
+from data.schema import PIECE, USES, Root
 from data.workspace import publish
 
 KINDS = ("top", "quantile", "active", "near_miss", "random")
 BANDS = ("0.99-1", "0.9-0.99", "0.5-0.9", "0-0.5")  # parts of `quantile`: ranks among the fires
 MISSES = ("under", "token")  # parts of `near_miss`
+ORDER = {name: place for place, name in enumerate((*KINDS, "", *BANDS, *MISSES))}
 WRITER_MEMORY = "2GB"
 
-EXAMPLE = """feature, kind, part, rank, e.doc, document, "use", start, length, peak, max, pre,
-    inclusion, copies, act_index, act_value, d.ids[start + 1 : start + length]"""
+EXAMPLE = """feature, kind, part, rank, doc, document, "use", start, length, peak, max, pre,
+    inclusion, copies, act_index, act_value"""
 
 
 def write_features(
@@ -53,13 +56,40 @@ def write_features(
         con = schema.connect(part, memory_limit=WRITER_MEMORY)
         try:
             schema.create_features(con)
-            schema.load(con, tables)
+            for name, given in tables.items():
+                if name == "doc":
+                    _load_documents(con, given)
+                else:
+                    schema.load(con, {name: given})
             digest = schema.content_hash(con)
             schema.write_meta(con, {**meta, "content_hash": digest})
             con.execute("CHECKPOINT")
         finally:
             con.close()
     return digest
+
+
+def _load_documents(con: Any, given: pa.Table | Iterable[pa.Table]) -> None:
+    """Table `doc` into `document` and `text`: the ids of each document cut into pieces."""
+    first = 0  # piece of the block's first document
+    for block in [given.sort_by("doc")] if isinstance(given, pa.Table) else given:
+        ids = block["ids"].combine_chunks()
+        lengths = pc.list_value_length(ids).to_numpy()
+        pieces = -(-lengths // PIECE)  # of each document
+        ends = np.cumsum(pieces)
+        owner = np.repeat(np.arange(len(block)), pieces)
+        starts = np.cumsum(lengths) - lengths
+        cuts = starts[owner] + PIECE * (np.arange(len(owner)) - (ends - pieces)[owner])
+        offsets = pa.array(np.append(cuts, lengths.sum()), pa.int32())
+        text = {
+            "piece": pa.array(first + np.arange(len(owner)), pa.int32()),
+            "doc": block["doc"].take(owner),
+            "ids": pa.ListArray.from_arrays(offsets, ids.flatten()),
+        }
+        place = pa.array(first + ends - pieces, pa.int32())
+        documents = block.drop_columns("ids").append_column("first_piece", place)
+        schema.load(con, {"document": [documents], "text": [pa.table(text)]})
+        first += len(owner)
 
 
 class FeatureStore:
@@ -167,8 +197,7 @@ class FeatureStore:
         """
         if kind is not None and kind not in KINDS:
             raise StoreError(f"no examples of kind {kind!r}: choose from {', '.join(KINDS)}")
-        found = self._examples([i], _view(use) if use is not None else "example_any")
-        return [e for e in found if kind is None or e.kind == kind]
+        return self._examples([i], _view(use) if use is not None else "example_any", kind)
 
     def examples_for(self, features: Sequence[int], use: str) -> dict[int, list[Example]]:
         """Examples of each feature from documents of one use only: explain, calibrate or score.
@@ -201,23 +230,55 @@ class FeatureStore:
                 FROM {store}.feature ORDER BY feature""").fetchnumpy()
         return tuple(np.asarray(columns[name]) for name in ("feature", "density", "max"))
 
-    def _examples(self, features: list[int], view: str) -> list[Example]:
-        """Two steps: which documents, then their text by number, which an index finds. A plain join
-        would read the ids of every document, a time that grows with the corpus."""
+    def _examples(self, features: list[int], view: str, kind: str | None = None) -> list[Example]:
         if not features:
             return []
+        which = f"feature IN ({_numbers(features)})"
+        if kind is not None:
+            which += f" AND kind = '{kind}'"
         with self.root.reading(self.path) as (cursor, store):
-            which = f"feature IN ({_numbers(features)})"
-            docs = cursor.execute(f"SELECT DISTINCT doc FROM {store}.example WHERE {which}")
-            numbers = _numbers(row[0] for row in docs.fetchall())
-            if not numbers:
-                return []
-            rows = cursor.execute(f"""
-                SELECT {EXAMPLE} FROM {store}.{view} e
-                JOIN (SELECT doc, ids FROM {store}.doc WHERE doc IN ({numbers})) d USING (doc)
-                WHERE {which} ORDER BY feature, list_position({list(KINDS)}, kind),
-                    list_position({[*BANDS, *MISSES]}, part), rank""")
-            return [_example(*row) for row in rows.fetchall()]
+            rows = cursor.execute(f"SELECT {EXAMPLE} FROM {store}.{view} WHERE {which}").fetchall()
+            rows.sort(key=lambda row: (row[0], ORDER[row[1]], ORDER[row[2]], row[3]))
+            places = [(row[4], row[7], row[8]) for row in rows]  # doc, start, length
+            texts = read_texts(self.root, cursor, store, places)
+        return [_example(*row, ids) for row, ids in zip(rows, texts, strict=True)]
+
+
+def read_texts(
+    root: Root, cursor: Any, store: str, places: Sequence[tuple[int, int, int]]
+) -> list[tuple[int, ...]]:
+    """Token ids of each (document, start, length); fewer at the end of a document.
+
+    By the numbers of the pieces, which an index finds: a join would read the ids of every document.
+    """
+    if not places:
+        return []
+    doc, start, length = np.array(places, dtype=np.int64).T
+    about = root.remember(store, "documents", lambda: _documents(cursor, store))
+    at = np.searchsorted(about["doc"], doc)
+    stop = np.minimum(start + length, about["n_tokens"][at])
+    first = about["first_piece"][at] + start // PIECE
+    last = about["first_piece"][at] + np.maximum(stop - 1, start) // PIECE
+    spans = [np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]
+    numbers = np.unique(np.concatenate(spans))
+    read = cursor.execute(
+        f"SELECT piece, ids FROM {store}.text WHERE piece IN ({_numbers(numbers)})"
+    ).fetchnumpy()
+    if len(read["piece"]) != len(numbers):
+        raise StoreError("texts that examples stand in are missing from this store: make it again")
+    ids = read["ids"][np.argsort(read["piece"])]
+    flat, ends = np.concatenate(ids), np.cumsum([len(some) for some in ids])
+    # Pieces of a document follow one another, and all but the last are full.
+    at = np.searchsorted(numbers, first)
+    begin = ends[at] - [len(ids[i]) for i in at] + start % PIECE
+    return [tuple(flat[a:b].tolist()) for a, b in zip(begin, begin + stop - start, strict=True)]
+
+
+def _documents(cursor: Any, store: str) -> dict[str, np.ndarray]:
+    """Where the text of each document lies, sorted by document."""
+    return cursor.execute(
+        f"SELECT doc, first_piece, n_tokens FROM {store}.document ORDER BY doc"
+    ).fetchnumpy()
 
 
 def _view(use: str) -> str:

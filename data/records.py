@@ -145,6 +145,10 @@ class Score:
     reason: str = ""
 
 
+# Flags that the list is filtered by; `dead` is FeatureFilter.alive.
+FLAGS = ("rare", "dense_1", "dense_10", "single_token", "position_bound", "outlier_bound")
+
+
 @dataclass(frozen=True)
 class FeatureFilter:
     """What the feature list shows. None means: no bound."""
@@ -156,6 +160,12 @@ class FeatureFilter:
     max_min: float | None = None
     score_min: float | None = None
     alive: bool | None = None
+    rare: bool | None = None  # True: only such features; False: only others
+    dense_1: bool | None = None
+    dense_10: bool | None = None
+    single_token: bool | None = None
+    position_bound: bool | None = None
+    outlier_bound: bool | None = None
     sort: str = "feature"  # a column of FeatureRow
     descending: bool = False
     page: int = 1
@@ -164,7 +174,7 @@ class FeatureFilter:
 
 @dataclass(frozen=True)
 class FeatureRow:
-    """One line of the feature list."""
+    """One line of the feature list: what it can show, and sort by. Columns as in FeatureStats."""
 
     feature: int
     label: str | None
@@ -179,6 +189,26 @@ class FeatureRow:
     peak_token: bytes | None
     peak_share: float | None
     top_logit_token: bytes | None
+    total: float
+    total_squares: float
+    sd: float | None
+    skew: float | None
+    kurtosis: float | None
+    q10: float | None
+    q50: float | None
+    q90: float | None
+    q99: float | None
+    quantile_error: float | None
+    first_doc: int | None
+    last_doc: int | None
+    outlier_share: float | None
+    dead: bool
+    rare: bool
+    dense_1: bool
+    dense_10: bool
+    single_token: bool
+    position_bound: bool
+    outlier_bound: bool
 
 
 @dataclass(frozen=True)
@@ -339,3 +369,96 @@ class Steering:
     texts: tuple[SteeredText, ...]
     truncated: bool
     ms: float
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What people wrote about one feature: everybody's, since a team shares one lab."""
+
+    sae: str
+    feature: int
+    bookmarked: bool = False
+    tags: tuple[str, ...] = ()  # sorted
+    note: str | None = None  # the newest
+    label: str | None = None  # the newest explanation in a person's own words
+    changed: str | None = None  # time of the newest of them; None: nothing is written
+
+
+@dataclass(frozen=True)
+class Written:
+    """One version of a note or a label."""
+
+    text: str  # "": it was taken away
+    who: str
+    time: str  # 2026-11-21T10:00:00.000000Z
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the lab's journal that changed something."""
+
+    line: int
+    action: str  # bookmark | tag | note | label | list | entry | filter | import
+    who: str
+    time: str
+    items: int  # registers it set; of these the first:
+    kind: str  # as action, or what an import began with
+    sae: str | None
+    feature: int | None
+    name: str | None  # tag, list's id, filter's name
+    value: str | None  # text, list's name, ...; None: taken away
+
+
+@dataclass(frozen=True)
+class FeatureList:
+    """A list of features in the order somebody gave it."""
+
+    id: str
+    name: str
+    who: str  # gave it its name
+    time: str
+    entries: tuple[tuple[str, int], ...]  # (sae, feature)
+
+
+@dataclass(frozen=True)
+class SavedFilter:
+    """A filter of the feature list under a name."""
+
+    name: str
+    query: dict[str, str]  # the keys and values of the page's address
+    who: str
+    time: str
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """How far a job has come. Times in seconds."""
+
+    phase: str
+    done: float
+    total: float
+    note: str
+    elapsed: float  # in this phase
+    eta: float | None  # to the end of this phase; None: cannot be told yet
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that runs, or ran, in the background. Times in seconds since 1970.
+
+    state: running; done; failed (reason says how); cancelled; lost: it died without a word, as when
+    the machine was switched off.
+    """
+
+    id: str
+    title: str
+    arguments: tuple[str, ...]  # of run.py
+    who: str
+    state: str
+    began: float
+    ended: float | None  # None while it runs; of a lost one: the last it was heard of
+    cancelling: bool  # asked to stop, but still there
+    exit_code: int | None  # negative: the signal that ended it
+    reason: str | None  # one sentence, of a job that failed or is lost
+    peak_bytes: int | None  # largest memory of its processes
+    progress: JobProgress | None  # None: none told yet

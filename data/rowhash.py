@@ -1,7 +1,8 @@
 """A hash of rows that depends on their content alone.
 
 In:  Arrow record batches, in key order.
-Out: SHA-256 digests, equal for equal rows however the rows were cut into batches.
+Out: SHA-256 digests, equal for equal rows however the rows were cut into batches; whether they are
+     in that order.
 
 A DuckDB file differs from run to run even when its rows do not, so a store carries this hash as its
 identity. Each column is a few streams of bytes (null marks, lengths, little-endian values), each
@@ -11,11 +12,15 @@ stream one running SHA-256 (own).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+
+class OutOfOrder(Exception):
+    """Rows that should come in the order of their key do not."""
 
 
 def hash_rows(batches: Iterable[pa.RecordBatch]) -> str:
@@ -33,7 +38,27 @@ def hash_rows(batches: Iterable[pa.RecordBatch]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _values(array: pa.Array) -> Iterator[tuple[str, bytes]]:
+def in_order(batches: Iterable[pa.RecordBatch], key: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The same batches; OutOfOrder as soon as a row's key is not above the row's before it."""
+    last: pa.RecordBatch | None = None
+    for batch in batches:
+        if len(batch) == 0:
+            continue
+        keys = batch.select(key)
+        if last is not None:
+            keys = pa.concat_batches([last, keys])
+        above, same = np.zeros(len(keys) - 1, bool), np.ones(len(keys) - 1, bool)
+        for column in keys.columns:
+            before, after = column[:-1], column[1:]
+            above |= same & _numpy(pc.greater(after, before))
+            same &= _numpy(pc.equal(after, before))
+        if not above.all():
+            raise OutOfOrder
+        last = keys.slice(len(keys) - 1)
+        yield batch
+
+
+def _values(array: pa.Array) -> Iterator[tuple[str, bytes | memoryview]]:
     """(stream, bytes) of the values; a null counts as zero or empty, its mark tells them apart."""
     kind = array.type
     if pa.types.is_list(kind):
@@ -44,10 +69,19 @@ def _values(array: pa.Array) -> Iterator[tuple[str, bytes]]:
     elif pa.types.is_string(kind) or pa.types.is_binary(kind):
         values = array.cast(pa.binary())
         yield ".length", _lengths(pc.binary_length(values))
-        yield ".value", b"".join(value for value in values.to_pylist() if value is not None)
+        yield ".value", _together(values.drop_null())
     else:
         zero = pa.scalar(0).cast(kind)
         yield ".value", _little_endian(_numpy(array.fill_null(zero)))
+
+
+def _together(values: pa.BinaryArray) -> bytes | memoryview:
+    """Values end to end, as they lie in memory: a Python object for each would take far longer."""
+    _, offsets, data = values.buffers()
+    if len(values) == 0 or data is None:
+        return b""
+    ends = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+    return memoryview(data)[ends[0] : ends[-1]]
 
 
 def _lengths(lengths: pa.Array) -> bytes:

@@ -21,6 +21,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ import duckdb
 import pyarrow as pa
 
 from data.errors import StoreBusy, StoreError
-from data.rowhash import hash_rows
+from data.rowhash import OutOfOrder, hash_rows, in_order
 
-SCHEMA = 2  # raise it with every change below; stores are rebuilt, never migrated
+SCHEMA = 3  # raise it with every change below; stores are rebuilt, never migrated
 
 META = "CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)"  # value is JSON
 
+# What a harvest writes and what people ask for. `doc` is stored as the two tables of DOCUMENTS.
 FEATURES = {
     "token": "id INTEGER PRIMARY KEY, bytes BLOB NOT NULL, special BOOLEAN NOT NULL",
     "doc": """doc INTEGER PRIMARY KEY, name VARCHAR NOT NULL, split VARCHAR NOT NULL,
@@ -68,6 +70,16 @@ FEATURES = {
         inclusion DOUBLE, copies INTEGER NOT NULL, act_index USMALLINT[] NOT NULL,
         act_value FLOAT[] NOT NULL""",
 }
+# Token ids lie in pieces of at most PIECE, so that a page reads the few pieces it shows whatever
+# the length of a document. Piece first_piece + i holds the tokens from i * PIECE on.
+PIECE = 1_024
+DOCUMENTS = {
+    "document": """doc INTEGER PRIMARY KEY, name VARCHAR NOT NULL, split VARCHAR NOT NULL,
+        "use" VARCHAR NOT NULL, min_hash UBIGINT NOT NULL, n_tokens INTEGER NOT NULL,
+        first_piece INTEGER NOT NULL""",
+    "text": "piece INTEGER PRIMARY KEY, doc INTEGER NOT NULL, ids INTEGER[] NOT NULL",
+}
+STORED = {n: c for n, c in (FEATURES | DOCUMENTS).items() if n != "doc"}
 # extra/effects-<hash>.duckdb. Losses and KL in nats a token.
 EFFECTS = {
     # One example ablated; status: ok | silent | not_scored. Positions count from start. first: the
@@ -84,13 +96,16 @@ EFFECTS = {
         n_examples INTEGER NOT NULL, delta_loss DOUBLE, kl DOUBLE, attribution DOUBLE,
         random_kl DOUBLE, exceeds DOUBLE""",
 }
-# extra/neighbours-<hash>.duckdb. value: cosine (decoder, encoder) or PMI in nats (coactivation).
+# extra/neighbours-<hash>.duckdb. The features nearest to each, of meta.sae itself or of meta.other.
+# value: cosine (kind decoder, encoder), PMI in nats (coactivation) or Pearson's r (correlation).
+# together: sampled tokens on which both fire; given_this: P(other | this), given_other: P(this |
+# other); r of their activations over the sample. NULL without a sample, or where undefined.
 NEIGHBOURS = {
     "neighbour": """feature INTEGER NOT NULL, kind VARCHAR NOT NULL, rank INTEGER NOT NULL,
-        other INTEGER NOT NULL, value DOUBLE NOT NULL, together BIGINT, given_this DOUBLE,
-        given_other DOUBLE""",
+        other INTEGER NOT NULL, value FLOAT NOT NULL, together BIGINT, given_this FLOAT,
+        given_other FLOAT, r FLOAT""",
 }
-# extra/map-<hash>.duckdb. Places of decoder directions in a plane.
+# extra/map-<hash>.duckdb. Places of decoder directions in a plane; features without one have none.
 MAP = {"place": "feature INTEGER PRIMARY KEY, x DOUBLE NOT NULL, y DOUBLE NOT NULL"}
 RESULTS = {
     "explanation": """feature INTEGER PRIMARY KEY, judge VARCHAR NOT NULL, text VARCHAR NOT NULL,
@@ -100,17 +115,24 @@ RESULTS = {
         status VARCHAR NOT NULL, reason VARCHAR NOT NULL""",
 }
 KEYS = {
-    "token": "id", "doc": "doc", "feature": "feature", "logit": "feature, scaled",
-    "example": "feature, kind, part, rank", "explanation": "feature", "score": "feature",
-    "example_effect": "feature, kind, part, rank", "feature_effect": "feature",
-    "neighbour": "feature, kind, rank", "place": "feature",
+    "token": "id", "doc": "doc", "document": "doc", "text": "piece", "feature": "feature",
+    "logit": "feature, scaled", "example": "feature, kind, part, rank",
+    "explanation": "feature", "score": "feature", "example_effect": "feature, kind, part, rank",
+    "feature_effect": "feature", "neighbour": "feature, kind, rank", "place": "feature",
 }  # fmt: skip
+
+HASHED = 65_536  # rows hashed at once
 
 # What each purpose may read. An explanation must never see a text its score is computed on.
 USES = ("explain", "calibrate", "score")
 VIEWS = [
+    # Without `ids` in the question, the pieces are not read.
+    """CREATE VIEW doc AS SELECT document.* EXCLUDE (first_piece), coalesce(t.ids, []) AS ids
+        FROM document LEFT JOIN
+            (SELECT doc, flatten(list(ids ORDER BY piece)) AS ids FROM text GROUP BY doc) t
+        USING (doc)""",
     """CREATE VIEW example_any AS SELECT example.*, start + peak AS position,
-        doc.name AS document, doc."use" FROM example JOIN doc USING (doc)""",
+        document.name AS document, document."use" FROM example JOIN document USING (doc)""",
     *[
         f"""CREATE VIEW example_{use} AS SELECT * FROM example_any WHERE "use" = '{use}'"""
         for use in USES
@@ -124,13 +146,13 @@ VIEWS = [
 
 def create_features(con: duckdb.DuckDBPyConnection) -> None:
     """Makes the empty tables and views of features.duckdb."""
-    create(con, FEATURES)
+    create(con, STORED)
     for view in VIEWS:
         con.execute(view)
 
 
 def create(con: duckdb.DuckDBPyConnection, tables: dict[str, str]) -> None:
-    """Makes empty tables, and `meta`: FEATURES, RESULTS, EFFECTS, NEIGHBOURS or MAP."""
+    """Makes empty tables, and `meta`: STORED, RESULTS, EFFECTS, NEIGHBOURS or MAP."""
     con.execute(META)
     for table, columns in tables.items():
         con.execute(f"CREATE TABLE {table} ({columns})")
@@ -157,13 +179,21 @@ def load(
             con.unregister("incoming")
 
 
-def content_hash(con: duckdb.DuckDBPyConnection, tables: Iterable[str] = FEATURES) -> str:
+def content_hash(con: duckdb.DuckDBPyConnection, tables: Iterable[str] = STORED) -> str:
     """SHA-256 over all rows of `tables` in key order (data/rowhash.py)."""
     parts = []
     for table in tables:
-        rows = con.sql(f"SELECT * FROM {table} ORDER BY {KEYS[table]}").to_arrow_reader(8192)
-        parts.append(f"{table} {hash_rows(rows)}\n")
+        key = KEYS[table].split(", ")
+        try:  # they lie in that order, and sorting takes memory and several times as long
+            digest = hash_rows(in_order(_rows(con, table), key))
+        except OutOfOrder:
+            digest = hash_rows(_rows(con, f"{table} ORDER BY {KEYS[table]}"))
+        parts.append(f"{table} {digest}\n")
     return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _rows(con: duckdb.DuckDBPyConnection, source: str) -> pa.RecordBatchReader:
+    return con.sql(f"SELECT * FROM {source}").to_arrow_reader(HASHED)
 
 
 def write_meta(con: duckdb.DuckDBPyConnection, meta: dict) -> None:
@@ -234,7 +264,8 @@ class Root:
 
         The alias stays good until the file at `path` is replaced and attached anew; for several
         queries on one snapshot use `reading`. Raises StoreError if the file is missing, is no
-        store, or has another schema; StoreBusy if another process is writing it.
+        store, has another schema, or lies beside another SAE than it was made from; StoreBusy if
+        another process is writing it.
         """
         path = Path(path).resolve()
         with self._lock:
@@ -297,7 +328,9 @@ class Root:
         except duckdb.Error as error:
             raise _attach_error(path, error) from None
         try:
-            _check_schema(path, read_meta(cursor, alias).get("schema"))
+            meta = read_meta(cursor, alias)
+            _check_schema(path, meta.get("schema"))
+            _check_weights(path, meta.get("weights_sha256"))
         except duckdb.Error as error:
             self._detach(alias)
             raise StoreError(_damaged(path, error)) from None
@@ -340,6 +373,28 @@ def _check_schema(path: Path, schema: Any) -> None:
         )
 
 
+def _check_weights(path: Path, made_from: Any) -> None:
+    """StoreError if `path` lies in the folder of another SAE than the one it was made from."""
+    folder = path.parent.parent if path.parent.name == "extra" else path.parent
+    weights = folder / "sae_weights.safetensors"
+    if made_from is None or not weights.is_file():
+        return
+    at = weights.stat()
+    there = _sha256(weights, at.st_ino, at.st_size, at.st_mtime_ns)
+    if there != made_from:
+        raise StoreError(
+            f"{path} was made from other weights ({str(made_from)[:12]}) than those of the SAE "
+            f"beside it ({there[:12]}): make it again"
+        )
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, *version: int) -> str:
+    """Of a file as it is while its inode, size and time stay: large ones take a second."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _attach_error(path: Path, error: duckdb.Error) -> StoreError:
     """The error of the tree that an error of ATTACH stands for."""
     text = str(error)
@@ -366,3 +421,31 @@ def _command_of(pid: int) -> str:
         return textwrap.shorten(" ".join(words), 100, placeholder=" ...")
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+# lab.duckdb: the index of lab.jsonl, which the app writes (data/lab_store.py). What people wrote is
+# a set of registers; the key of one is (kind, sae, feature, name), its value that of the last line
+# that set it and was not undone, NULL for "not there (any more)". Kinds and their names and values:
+# bookmark; tag (the tag); note and label (value: the text); list (its id; value: its name); entry
+# (a list's id; value: its place, ordered as text); filter (its name; value: JSON).
+LAB = {
+    # item: number in its line; action, writer, written: kind, person and time of the line; who and
+    # time: of the words, which for imported ones are others; shown: False for what an import found
+    # older than what was there.
+    "change": """line INTEGER NOT NULL, item INTEGER NOT NULL, action VARCHAR NOT NULL,
+        writer VARCHAR NOT NULL, written VARCHAR NOT NULL, kind VARCHAR NOT NULL, sae VARCHAR,
+        feature INTEGER, name VARCHAR, value VARCHAR, who VARCHAR NOT NULL, time VARCHAR NOT NULL,
+        shown BOOLEAN NOT NULL""",
+    "undone": "line INTEGER NOT NULL, by_line INTEGER NOT NULL",
+    "known_sae": "sae VARCHAR NOT NULL, weights VARCHAR NOT NULL",  # last weights under that name
+    # Registers of a feature side by side; only features of which something is written have a row.
+    # changed: time of the newest.
+    "mark": """sae VARCHAR NOT NULL, feature INTEGER NOT NULL, bookmarked BOOLEAN NOT NULL,
+        tags VARCHAR[] NOT NULL, note VARCHAR, label VARCHAR, changed VARCHAR NOT NULL""",
+    "position": "end_offset BIGINT NOT NULL, line INTEGER NOT NULL, hash VARCHAR NOT NULL",
+}
+LAB_VIEWS = [
+    "CREATE VIEW live AS SELECT * FROM change WHERE line NOT IN (SELECT line FROM undone)",
+    """CREATE VIEW register AS SELECT * FROM live QUALIFY row_number() OVER (
+        PARTITION BY kind, sae, feature, name ORDER BY shown DESC, line DESC, item DESC) = 1""",
+]

@@ -9,6 +9,7 @@ Out: paths; the small JSON files as dicts; context managers under which a file o
     activations/<hash>/  shards and manifest.json
     autointerp/<run>/    run.json  results.duckdb
     jobs/<id>/           job.json  progress.jsonl  log.txt
+    lab.jsonl            what people wrote about features; lab.duckdb is its index
 
     saes/.<name>.unfinished/  train.jsonl  checkpoint/: a training run that can be resumed
     saes/.<name>.harvest/     the same of a harvest
@@ -168,6 +169,14 @@ class Workspace:
     @property
     def jobs(self) -> Path:
         return self.root / "jobs"
+
+    @property
+    def lab_journal(self) -> Path:
+        return self.root / "lab.jsonl"
+
+    @property
+    def lab_index(self) -> Path:
+        return self.root / "lab.duckdb"
 
     def config(self, name: str) -> dict:
         """cfg.json of an SAE."""

@@ -43,12 +43,11 @@ class Corpus:
     def n_rows(self) -> int:
         return self.cache.n_rows
 
-    def rows(self, start: int, stop: int, x: np.ndarray) -> Rows:
-        """Place and kind of rows start..stop-1, whose activations are x."""
+    def rows(self, start: int, stop: int, norms: np.ndarray) -> Rows:
+        """Place and kind of rows start..stop-1, whose activations have those norms."""
         cache = self.cache
         column = np.asarray(cache.column[start:stop]) - cache.mask.prefix
         bucket = np.searchsorted(self.edges, column, side="right") - 1
-        norms = np.linalg.norm(x, axis=1)
         return Rows(np.asarray(cache.doc[start:stop]), bucket, norms > self.outlier_norm)
 
     def text(self, rows: np.ndarray | slice) -> np.ndarray:

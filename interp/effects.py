@@ -14,7 +14,7 @@ out of both, so values compare within a feature (own, after the logit lens, nost
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -98,28 +98,17 @@ def logit_table(lm: LanguageModel, site: str, W_dec: Tensor, first: int = 0) -> 
     return pa.table(columns)
 
 
-def raised_most(table: pa.Table | None, n: int, first: int = 0) -> list[int | None]:
-    """The token whose logit each of features `first` to first + n raises most, through the norm.
+def raised_most(table: pa.Table | None, features: Iterable[int]) -> list[int | None]:
+    """The token whose logit each of `features` raises most, through the final norm's scale.
 
     table: of `logit_table`. None for a feature without rows there, and for all without a table.
     """
-    found: list[int | None] = [None] * n
-    if table is not None:
-        scaled = table.filter(table["scaled"])
-        ids = pc.list_element(scaled["top_ids"], 0).to_pylist()
-        for feature, token in zip(scaled["feature"].to_pylist(), ids, strict=True):
-            found[feature - first] = token
-    return found
-
-
-def logit_effects(
-    lm: LanguageModel, site: str, W_dec: Tensor
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Ids and values of the largest and the smallest scaled effects, each [d_sae, TOP]."""
-    found = vocabulary_effect(lm, site, W_dec, scaled=True)
-    if found is None:
-        return None
-    return found.top_ids, found.top_logits, found.bottom_ids, found.bottom_logits
+    if table is None:
+        return [None for _ in features]
+    scaled = table.filter(table["scaled"])
+    tokens = pc.list_element(scaled["top_ids"], 0).to_pylist()
+    of_feature = dict(zip(scaled["feature"].to_pylist(), tokens, strict=True))
+    return [of_feature.get(feature) for feature in features]
 
 
 def _into_the_stream(lm: LanguageModel, site: str, W_dec: Tensor) -> Tensor | None:

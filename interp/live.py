@@ -1,6 +1,7 @@
 """The model worker's client: live prompts without a language model in this process.
 
-In:  a workspace and the name of an SAE. Out: `LiveCode`s, and what the worker is doing.
+In:  a workspace and the name of an SAE. Out: `LiveCode`, `LiveEffect` and `Steering` of a prompt,
+     and what the worker is doing.
 One worker process serves every browser session; it is started on first need and listens on
 localhost only, behind a token that lies in the workspace.
 """
@@ -15,13 +16,24 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from data.errors import WorkbenchError, WorkerError
-from data.records import LiveCode, LiveToken
+from data.records import (
+    LiveChange,
+    LiveCode,
+    LiveEffect,
+    LiveToken,
+    SteeredText,
+    SteeredToken,
+    Steering,
+)
 
 ASK_TIMEOUT_S = 0.05  # asking for the state must not stall a page
-ENCODE_TIMEOUT_S = 60.0
+ENCODE_TIMEOUT_S = 60.0  # of an ablation too
+STEER_TIMEOUT_S = 600.0
 START_TIMEOUT_S = 60.0
 
 
@@ -80,24 +92,31 @@ class LiveModel:
 
     def encode(self, text: str, top: int = 20) -> LiveCode:
         """Features of each token of `text`; WorkerError if the worker is not ready or died."""
-        try:
-            reply = self._ask(
-                {"op": "encode", "sae": self.sae, "text": text, "top": top}, ENCODE_TIMEOUT_S
+        reply = self._work({"op": "encode", "text": text, "top": top}, ENCODE_TIMEOUT_S)
+        tokens = tuple(LiveToken(**token) for token in reply.pop("tokens"))
+        return LiveCode(tokens, **reply)
+
+    def ablate(self, text: str, feature: int, seed: int = 0) -> LiveEffect:
+        """What changes in `text` when the feature is taken away; errors as in `encode`."""
+        request = {"op": "ablate", "text": text, "feature": feature, "seed": seed}
+        reply = self._work(request, ENCODE_TIMEOUT_S)
+        tokens = tuple(LiveChange(**token) for token in reply.pop("tokens"))
+        return LiveEffect(tokens=tokens, **reply)
+
+    def steer(self, text: str, feature: int, **plan) -> Steering:
+        """Continues `text` in the ways of interp.steering.Plan; errors as in `encode`.
+
+        plan: mode, strengths, max_act, n_tokens, temperature, top_p, seed; absent ones as there.
+        """
+        given = {"feature": feature, "strengths": (), **plan}
+        reply = self._work({"op": "steer", "text": text, "plan": given}, STEER_TIMEOUT_S)
+        texts = tuple(
+            SteeredText(
+                one["strength"], tuple(SteeredToken(**t) for t in one["tokens"]), one["ended"]
             )
-        except OSError as error:
-            raise WorkerError(
-                f"the model worker does not answer ({error}): start it again; its log is {self.log}"
-            ) from None
-        tokens = tuple(
-            LiveToken(
-                base64.b64decode(token["bytes"]),
-                token["special"],
-                token["kept"],
-                tuple((int(f), float(v)) for f, v in token["features"]),
-            )
-            for token in reply["tokens"]
+            for one in reply.pop("texts")
         )
-        return LiveCode(tokens, reply["truncated"], reply["ms"])
+        return Steering(texts=texts, **reply)
 
     def stop(self) -> None:
         """Ends the worker, if one runs."""
@@ -112,6 +131,15 @@ class LiveModel:
         """What the worker wrote of itself once it listened; None if there is none alive."""
         record = _read(self.address_file)
         return record if record is not None and _runs(record["pid"]) else None
+
+    def _work(self, request: dict, timeout: float) -> dict:
+        """The fields of the record that the worker answers with."""
+        try:
+            return unpack(self._ask({**request, "sae": self.sae}, timeout))
+        except OSError as error:
+            raise WorkerError(
+                f"the model worker does not answer ({error}): start it again; its log is {self.log}"
+            ) from None
 
     def _ask(self, request: dict, timeout: float) -> dict:
         address = self._address()
@@ -130,6 +158,24 @@ class LiveModel:
             kind = WorkbenchError if reply.get("ready", True) else WorkerError
             raise kind(reply["error"])
         return reply
+
+
+def pack(value: Any) -> Any:
+    """A record of data/records.py as JSON can say it; bytes as {"base64": ...}."""
+    if is_dataclass(value):
+        return {field.name: pack(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    return [pack(part) for part in value] if isinstance(value, tuple) else value
+
+
+def unpack(value: Any) -> Any:
+    """What `pack` made back again, records as dicts."""
+    if isinstance(value, dict):
+        if set(value) == {"base64"}:
+            return base64.b64decode(value["base64"])
+        return {name: unpack(part) for name, part in value.items()}
+    return tuple(unpack(part) for part in value) if isinstance(value, list) else value
 
 
 def _read(file: Path) -> dict | None:

@@ -97,20 +97,21 @@ class Smallest:
         parts = [self._kept, *self._waiting]
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         self._waiting, self._n_waiting = [], 0
-        good = columns[1] <= self.bound[columns[0]]
-        columns = [column[good] for column in columns]
         if not self.counted:
             columns = _best_of_distinct(columns, self.n_groups)
-        group, key, _, tie, row, *_ = columns
+        group, key, _, tie, row, _, copies = columns
         order = order_by(joined(group, key, self.n_groups), (key, tie, row))
-        columns = [column[order] for column in columns]
-        if self.counted:
-            columns = _merged(columns)
-        columns = [column[place_in_run(columns[0]) < self.k] for column in columns]
-        self._kept = columns
-        counts = np.bincount(columns[0], minlength=self.n_groups)
+        if self.counted:  # entries of one group and key become one, their copies added
+            starts = run_starts(group[order], key[order])
+            if len(starts) < len(order):
+                columns[-1][order[starts]] = np.add.reduceat(copies[order], starts)
+                order = order[starts]
+        order = order[place_in_run(group[order]) < self.k]
+        self._kept = [column[order] for column in columns]
+        group, key = self._kept[:2]
+        counts = np.bincount(group, minlength=self.n_groups)
         full = counts >= self.k
-        self.bound[full] = columns[1][np.cumsum(counts)[full] - 1]
+        self.bound[full] = key[np.cumsum(counts)[full] - 1]
 
 
 def joined(group: np.ndarray, key: np.ndarray, n_groups: int) -> np.ndarray:
@@ -136,14 +137,6 @@ def order_by(words: np.ndarray, exact: tuple[np.ndarray, ...]) -> np.ndarray:
     return order
 
 
-def _merged(columns: list[np.ndarray]) -> list[np.ndarray]:
-    """Entries of one group and key become one, their copies added; sorted ones in and out."""
-    starts = run_starts(columns[0], columns[1])
-    if len(starts) == len(columns[0]):
-        return columns
-    return [column[starts] for column in columns[:-1]] + [np.add.reduceat(columns[-1], starts)]
-
-
 def _best_of_distinct(columns: list[np.ndarray], n_groups: int) -> list[np.ndarray]:
     """Of each group and distinct (below 2^40) the entry with the smallest key, tie and row."""
     group, key, distinct, tie, row, *_ = columns
@@ -158,6 +151,15 @@ def _best_of_distinct(columns: list[np.ndarray], n_groups: int) -> list[np.ndarr
     kept = kept[order_by(word[kept], (key[kept], tie[kept], row[kept]))]
     kept = kept[run_starts(word[kept])]
     return [column[kept] for column in columns]
+
+
+def best_of_runs(values: np.ndarray, *sorted_columns: np.ndarray) -> np.ndarray:
+    """Which entries have the largest value of their run of equal rows of `sorted_columns`."""
+    starts = run_starts(*sorted_columns)
+    if len(starts) == len(values):
+        return np.arange(len(values))
+    best = np.maximum.reduceat(values, starts)
+    return np.flatnonzero(values == np.repeat(best, np.diff(starts, append=len(values))))
 
 
 def run_starts(*sorted_columns: np.ndarray) -> np.ndarray:

@@ -420,8 +420,8 @@ def test_something_else_than_a_store(tmp_path, root):
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        ("3", "has schema 3, this program knows up to 2: update"),
-        ("0", "has schema 0, this program reads 2"),
+        ("4", "has schema 4, this program knows up to 3: update"),
+        ("2", "has schema 2, this program reads 3"),
         ('"x"', "no schema number"),
     ],
 )

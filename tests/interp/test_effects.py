@@ -11,7 +11,7 @@ from scipy import stats
 from data import schema
 from data.lm import Readout
 from interp import effects
-from interp.effects import logit_effects, logit_table, raised_most, vocabulary_effect
+from interp.effects import logit_table, raised_most, vocabulary_effect
 from tests import tiny
 from tests.data.handmade import arrow_schema
 
@@ -133,9 +133,8 @@ def test_sites_that_do_not_write_to_the_stream_have_no_effects():
     ):
         W_dec = torch.randn(3, lm.width(site))
         assert vocabulary_effect(lm, site, W_dec, scaled=True) is None
-        assert logit_effects(lm, site, W_dec) is None
         assert logit_table(lm, site, W_dec) is None
-    assert raised_most(None, 3) == [None, None, None]
+    assert raised_most(None, range(3)) == [None, None, None]
 
 
 def test_a_named_site_spelt_as_a_path_has_the_same_effects():
@@ -190,7 +189,7 @@ def test_the_table_is_the_stores_and_sorted_by_its_key():
         for i in range(5):
             for name in ("top_ids", "top_logits", "bottom_ids", "counts", "sd", "skew", "high"):
                 assert rows[100 + i, scaled][name] == getattr(found, name)[i].tolist()
-    assert raised_most(table, 5, first=100) == [rows[100 + i, True]["top_ids"][0] for i in range(5)]
+    assert raised_most(table, [103, 99]) == [rows[103, True]["top_ids"][0], None]
     con = schema.connect()
     schema.create_features(con)
     schema.load(con, {"logit": table})
@@ -204,16 +203,5 @@ def test_a_direction_of_zeros_has_no_rows():
     table = logit_table(lm, "resid_post.1", W_dec)
     assert table["feature"].to_pylist() == [0, 0, 2, 2]
     assert all(np.isfinite(table[name]).all() for name in ("sd", "skew", "kurtosis", "low", "high"))
-    first, none, last = raised_most(table, 3)
+    first, none, last = raised_most(table, range(3))
     assert none is None and first is not None and last is not None
-
-
-def test_the_present_harvests_columns_are_the_scaled_variants():
-    lm = tiny.language_model("llama")
-    W_dec = torch.randn(3, tiny.WIDTH, generator=torch.Generator().manual_seed(0))
-    found = vocabulary_effect(lm, "resid_post.1", W_dec, scaled=True)
-    columns = logit_effects(lm, "resid_post.1", W_dec)
-    names = ("top_ids", "top_logits", "bottom_ids", "bottom_logits")
-    assert all(
-        np.array_equal(a, getattr(found, name)) for a, name in zip(columns, names, strict=True)
-    )

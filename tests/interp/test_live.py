@@ -14,10 +14,12 @@ import pytest
 
 from data import lm as language_models
 from data.errors import WorkbenchError, WorkerError
+from data.records import LiveCode, LiveToken
 from data.tokens import ContextRule
 from data.workspace import Workspace
 from interp.engine import open_engine
-from interp.live import LiveModel
+from interp.live import LiveModel, pack, unpack
+from interp.steering import Plan
 from sae import formats
 from tests import tiny
 
@@ -87,8 +89,13 @@ def _ask(live, message: bytes) -> dict:
 def test_before_the_worker_runs_nothing_is_asked_of_it(tmp_path):
     live = LiveModel(tmp_path, "one")
     assert live.state()["state"] == "stopped"
-    with pytest.raises(WorkerError, match="start it first"):
-        live.encode("text")
+    for ask in (
+        lambda: live.encode("text"),
+        lambda: live.ablate("text", 3),
+        lambda: live.steer("text", 3, mode="ablate"),
+    ):
+        with pytest.raises(WorkerError, match="start it first"):
+            ask()
     live.stop()  # harmless
 
 
@@ -106,6 +113,70 @@ def test_a_prompt_through_the_worker_is_the_engines(live, root):
             assert [i for i, _ in a.features] == [i for i, _ in b.features]
             assert [v for _, v in a.features] == pytest.approx([v for _, v in b.features], rel=1e-4)
         assert sum(len(t.features) for t in found.tokens) > 0
+
+
+def _alike(found, expected) -> None:
+    """Two records are equal, numbers but for the last digits; how long they took aside."""
+    assert type(found) is type(expected)
+    if dataclasses.is_dataclass(found):
+        for field in dataclasses.fields(found):
+            if field.name != "ms":
+                _alike(getattr(found, field.name), getattr(expected, field.name))
+    elif isinstance(found, tuple):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            _alike(one, other)
+    else:
+        same = pytest.approx(expected, rel=1e-3, abs=1e-6) if type(found) is float else expected
+        assert found == same
+
+
+def test_an_ablation_through_the_worker_is_the_engines(live, root):
+    engine = open_engine(root / "saes" / "one", "cpu")
+    statuses = set()
+    for feature in range(8):
+        found = live.ablate("def read(file): \U0001f467 return key", feature, seed=3)
+        _alike(found, engine.ablate("def read(file): \U0001f467 return key", feature, seed=3))
+        statuses.add(found.status)
+        assert found.ms > 0
+    assert {"ok", "silent"} <= statuses
+
+
+def test_steered_text_through_the_worker_is_the_engines(live, root):
+    engine = open_engine(root / "saes" / "one", "cpu")
+    options = {"strengths": (1.0, -2.0), "max_act": 1.5, "n_tokens": 6, "seed": 4, "top_p": 0.9}
+    for given in (options, {"mode": "ablate", "n_tokens": 6, "temperature": 0.0}):
+        found = live.steer("def read(", 3, **given)
+        _alike(found, engine.steer("def read(", Plan(3, **given)))
+        assert [text.strength for text in found.texts][0] == 0 and len(found.texts) > 1
+
+
+def test_bad_requests_for_ablation_and_steering_are_told_and_the_worker_lives_on(live):
+    with pytest.raises(WorkbenchError, match="no feature 20 in this SAE: it has 0 to 19"):
+        live.ablate("text", 20)
+    with pytest.raises(WorkbenchError, match="type some text"):
+        live.ablate(" ", 3)
+    with pytest.raises(WorkbenchError, match="0 strengths: give 1 to 4"):
+        live.steer("text", 3)
+    with pytest.raises(WorkbenchError, match="no mode 'push'"):
+        live.steer("text", 3, mode="push")
+    with pytest.raises(WorkbenchError, match="not a request: .*colour"):
+        live.steer("text", 3, colour="red")
+    with pytest.raises(WorkbenchError, match="not a request"):
+        live.steer("text", "three", mode="ablate")
+    other = LiveModel(live.workspace, "nobody")
+    for ask in (lambda: other.ablate("text", 3), lambda: other.steer("text", 3, mode="ablate")):
+        with pytest.raises(WorkerError, match="not loaded yet"):
+            ask()
+    assert live.state()["state"] == "ready"
+
+
+def test_records_survive_the_wire():
+    token = LiveToken(b"\xf0\x9f\x00", False, True, ((3, 0.5), (4, 0.25)))
+    sent = json.loads(json.dumps(pack(LiveCode((token,), False, 1.0))))
+    back = unpack(sent)
+    assert LiveToken(**back["tokens"][0]) == token and back["truncated"] is False
+    assert unpack(pack((None, b"", ()))) == (None, b"", ())
 
 
 def test_bad_prompts_are_told_and_the_worker_lives_on(live):

@@ -7,6 +7,7 @@ Feature 0 is dead, feature 1 dense, feature 2 fires on one token only, feature 3
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from data.records import Explanation, Score
 from data.runs_store import write_results
 
 CONTEXT = 128
+WEIGHTS = hashlib.sha256(b"").hexdigest()  # of what `write_sae` writes
 DEAD, DENSE, SINGLE, EMOJI = 0, 1, 2, 3
 USES = ("explain", "explain", "score", "calibrate", "score", "explain")
 DOCUMENTS = (
@@ -135,7 +137,7 @@ def write_store(
         "sae": path.parent.name, "model": "embedded-demo", "site": "resid_post.2",
         "text": "small documents", "context": CONTEXT, "tokens": corpus.n_tokens,
         "documents": len(documents), "d_in": 64, "d_sae": n_features, "seed": seed,
-        "weights_sha256": "0" * 64, "hist_edges": edges.tolist(), "pre_tokens": corpus.n_tokens,
+        "weights_sha256": WEIGHTS, "hist_edges": edges.tolist(), "pre_tokens": corpus.n_tokens,
         "pre_edges": pre_edges.tolist(), "masks": {"prefix": 1}, "wall_s": 1.0,
     }  # fmt: skip
     features, logits = _features(corpus, fires, total, largest, hist, spots, len(pre_edges))

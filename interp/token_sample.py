@@ -1,0 +1,148 @@
+"""The sampled tokens of one feature, and how much of the corpus each stands for.
+
+In:  a feature's Examples of the kinds `active` or `quantile`, and `random`; or plain arrays; and on
+     how many of the corpus's tokens the feature fires.
+Out: a `TokenSample` with weights that sum to those numbers, for interp/estimates.py.
+
+A sampled token stands for copies / inclusion tokens (Horvitz and Thompson 1952; inclusion in a
+bottom-k sample: Cohen and Kaplan 2007). How many tokens fire and how many are silent is counted and
+not estimated, so the weights are scaled to those sizes stratum by stratum (the ratio estimator of
+Hajek 1971, post-stratified).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from data.errors import WorkbenchError
+from data.records import Example
+
+SILENT = 0  # number of the stratum of silent tokens
+NO_SILENT, NO_FIRING = "no silent token was sampled", "no firing token was sampled"
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSample:
+    """Tokens sampled for one feature, in strata of known size; stratum 0 are the silent ones."""
+
+    activation: np.ndarray  # float [n]
+    weight: np.ndarray  # float [n], copies / inclusion
+    inclusion: np.ndarray  # float [n], probability with which it was taken
+    stratum: np.ndarray  # int [n]
+    sizes: np.ndarray  # float [strata], tokens of the corpus in each
+    within: np.ndarray | None = None  # bool [n]: the part of the corpus asked about; None: all
+    examples: tuple[Example, ...] = ()  # in the same order, where it was made of Examples
+
+    def __post_init__(self) -> None:
+        n = len(self.activation)
+        for name in ("weight", "inclusion", "stratum"):
+            given = len(getattr(self, name))
+            if given != n:
+                raise WorkbenchError(f"{n} sampled tokens come with {given} of {name}: give {n}")
+        if not ((self.inclusion > 0) & (self.inclusion <= 1) & (self.weight > 0)).all():
+            raise WorkbenchError(
+                "a sampled token has no inclusion probability between 0 and 1: harvest again"
+            )
+        if ((self.activation > 0) != self.fires).any():
+            raise WorkbenchError("a token sampled as silent fires, or the reverse: harvest again")
+
+    @cached_property
+    def fires(self) -> np.ndarray:
+        """bool [n]"""
+        return self.stratum != SILENT
+
+    @cached_property
+    def calibrated(self) -> np.ndarray:
+        """Weights [n] that sum to each stratum's size."""
+        sums = np.bincount(self.stratum, weights=self.weight, minlength=len(self.sizes))
+        return self.weight * (self.sizes / np.where(sums > 0, sums, 1.0))[self.stratum]
+
+    def only(self, chosen: np.ndarray) -> TokenSample:
+        """The same sample, asked about the part of the corpus where chosen (bool [n]) is True."""
+        return replace(self, within=chosen if self.within is None else self.within & chosen)
+
+    def lacking(self) -> str:
+        """Which tokens of the corpus no sampled one stands for; "" if there are none."""
+        seen = np.bincount(self.stratum, minlength=len(self.sizes))
+        empty = (self.sizes > 0) & (seen == 0)
+        return NO_FIRING if empty[1:].any() else NO_SILENT if empty[SILENT] else ""
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """Strata [n] as errors are told from them; -1 for tokens that were certain to be taken.
+
+        Firing strata of a single token are joined (collapsed strata, Cochran 1977, 5A.12).
+        """
+        labels, chance = self.stratum.copy(), self.inclusion < 1
+        counts = np.bincount(labels, minlength=len(self.sizes))
+        alone = (counts[labels] == 1) & chance & self.fires
+        larger = [h for h in np.flatnonzero(counts > 1) if h != SILENT]
+        many = alone.sum() > 1 or not larger
+        labels[alone] = len(self.sizes) if many else min(larger, key=lambda h: counts[h])
+        labels[~chance] = -1
+        return labels
+
+
+def sample_of_arrays(
+    activation: np.ndarray, weight: np.ndarray, inclusion: np.ndarray, fires: int, tokens: int
+) -> TokenSample:
+    """From arrays [n]: uniformly sampled firing tokens and uniformly sampled silent ones of a
+    feature that fires on `fires` of the corpus's `tokens`."""
+    a, w, p = (np.asarray(v, dtype=np.float64) for v in (activation, weight, inclusion))
+    sizes = np.array([tokens - fires, fires], dtype=np.float64)
+    return TokenSample(a, w, p, (a > 0).astype(np.int64), sizes)
+
+
+def sample_of(
+    examples: Iterable[Example],
+    fires: int,
+    tokens: int,
+    firing: str = "active",
+    use: str | None = None,
+) -> TokenSample:
+    """From a feature's examples: the peaks of its `random` ones and of those of kind `firing`.
+
+    firing: `active`, a uniform sample of the fires; or `quantile`, a sample of each band of ranks,
+    which tells more of what strong activations decide: correlations, thresholds beyond the median.
+    With `use` the estimates are of the corpus's documents of that use only.
+    """
+    if firing not in ("active", "quantile"):
+        raise WorkbenchError(f"{firing!r} examples are no sample of the fires: active, quantile")
+    chosen = tuple(e for e in examples if e.kind in (firing, "random"))
+    parts = sorted({e.part for e in chosen if e.kind != "random"})
+    stratum = np.array(
+        [SILENT if e.kind == "random" else 1 + parts.index(e.part) for e in chosen], dtype=np.int64
+    )
+    inclusion = np.array([e.inclusion for e in chosen], dtype=np.float64)
+    weight = np.array([e.copies for e in chosen]) / inclusion
+    sizes = _band_sizes(parts, stratum, weight, inclusion, fires)
+    return TokenSample(
+        np.array([e.max for e in chosen], dtype=np.float64),
+        weight,
+        inclusion,
+        stratum,
+        np.array([tokens - fires, *sizes], dtype=np.float64),
+        None if use is None else np.array([e.use == use for e in chosen], dtype=bool),
+        chosen,
+    )
+
+
+def _band_sizes(
+    parts: list[str], stratum: np.ndarray, weight: np.ndarray, inclusion: np.ndarray, fires: int
+) -> np.ndarray:
+    """Fires in each band: counted where all of it was taken, else its share of the ranks."""
+    if parts in ([], [""]):
+        return np.array([float(fires)])
+    low, high = np.array([[float(edge) for edge in part.split("-")] for part in parts]).T
+    sizes, taken = (high - low) * fires, np.zeros(len(parts), dtype=bool)
+    for band in range(len(parts)):
+        here = stratum == band + 1
+        if (inclusion[here] == 1).all():
+            sizes[band], taken[band] = weight[here].sum(), True
+    if not taken.all():
+        sizes[~taken] *= max(fires - sizes[taken].sum(), 0) / sizes[~taken].sum()
+    return sizes

@@ -1,0 +1,301 @@
+"""Stored statistics held against literal counts of the same corpus.
+
+In:  columns of the `feature` table, the store's meta, the examples of the bands, `Counts`.
+Out: a `Check` for each kind of number.
+
+A count may lie anywhere between what is sure and what float noise can add. Sums are compared with
+as many of the unsure fires as the store counted; they all stand next to the threshold, so it hardly
+matters which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from interp.tables import BOUND, FEW, FEW_TOKENS, QUANTILES, RARE, SINGLE
+from interp.tally import Check, Tally
+from interp.verify import ExampleRows
+from interp.verify_counts import Counts, Rules
+
+Columns = Mapping[str, np.ndarray]  # of the table `feature`, by name
+ULPS = 1e-9  # what decimal arithmetic on stored float64 numbers may lose
+
+
+def rules_of(meta: dict, stored: Columns, examples: ExampleRows) -> Rules:
+    """How to count, and the values whose ranks tell whether quantiles and bands are right."""
+    error = stored["quantile_error"][:, None]
+    quantiles = np.stack([stored[name] for name in QUANTILES], axis=1)
+    bands = _bands(examples)
+    place = {int(feature): row for row, feature in enumerate(stored["feature"])}
+    least, most = (np.full((len(error), len(bands)), np.nan) for _ in range(2))
+    for column, part in enumerate(bands):
+        for i in np.flatnonzero((examples.kind == "quantile") & (examples.part == part)):
+            row = place[int(examples.feature[i])]
+            least[row, column] = np.fmin(least[row, column], examples.max[i])
+            most[row, column] = np.fmax(most[row, column], examples.max[i])
+    return Rules(
+        hist_edges=np.asarray(meta["hist_edges"]),
+        pre_edges=np.asarray(meta["pre_edges"]),
+        position_edges=np.asarray(meta["position_edges"]),
+        outlier_norm=float(meta["outlier_norm"]),
+        seed=int(meta["seed"]),
+        rows=int(meta["tokens"]) + int(meta["high_norm"]),
+        pre_unit=stored["pre_unit"],
+        peak_token=np.nan_to_num(stored["peak_token"], nan=-1).astype(np.int64),
+        at_most=np.concatenate([quantiles, least], axis=1) * (1 + error) * (1 + ULPS),
+        below=np.concatenate([quantiles, most], axis=1) * (1 - error) * (1 - ULPS),
+    )
+
+
+def _bands(examples: ExampleRows) -> list[str]:
+    return sorted(set(examples.part[examples.kind == "quantile"].tolist()))
+
+
+class StatisticsCheck:
+    """Every number of the chosen features, one kind after another."""
+
+    def __init__(
+        self,
+        meta: dict,
+        stored: Columns,
+        examples: ExampleRows,
+        floor: np.ndarray,
+        counts: Counts,
+        tolerance: float,
+    ) -> None:
+        """floor: [features], what the SAE says a pre-activation must exceed."""
+        self.meta, self.stored, self.counts = meta, stored, counts
+        self.examples, self.floor, self.tolerance = examples, floor, tolerance
+        self.n = counts.fires[0] + self._taken()
+
+    def checks(self) -> list[Check]:
+        """In the order in which they are told."""
+        parts = (
+            self._tokens, self._fires, self._sums, self._moments, self._largest, self._quantiles,
+            self._bands, self._histograms, self._pre, self._positions, self._documents,
+            self._outliers, self._l0, self._thresholds, self._flags, self._peaks,
+        )  # fmt: skip
+        return [tally.check for part in parts if (tally := part()).compared]
+
+    def _taken(self) -> np.ndarray:
+        """How many of the unsure fires the store counted, [features]."""
+        return np.clip(self.stored["fires"] - self.counts.fires[0], 0, self.counts.fires[1])
+
+    def _tally(self, name: str) -> Tally:
+        return Tally(name, self.tolerance)
+
+    def _at(self, i: int) -> str:
+        return f"feature {self.stored['feature'][i]}"
+
+    def _named(self, rows: np.ndarray) -> Callable[[int], str]:
+        return lambda i: self._at(rows[i])
+
+    def _cell(self, width: int, what: str) -> Callable[[int], str]:
+        return lambda i: f"{self._at(i // width)} {what} {i % width}"
+
+    def _between(self, tally: Tally, stored, counted: np.ndarray, where) -> None:
+        """counted [2, ...]: what is sure, what noise may add."""
+        low, high = counted[0], counted[0] + counted[1]
+        tally.between(*(np.ravel(v) for v in (stored, low, high)), where, size=1.0)
+
+    # ------------------------------------------------------------ counts
+
+    def _tokens(self) -> Tally:
+        tally, c = self._tally("tokens"), self.counts
+        names = ("tokens", "pre_tokens")
+        counted = np.stack([c.tokens, c.sampled], axis=1)
+        self._between(tally, [self.meta[n] for n in names], counted, lambda i: names[i])
+        positions = self.meta["position_tokens"]
+        self._between(tally, positions, c.position_tokens, lambda i: f"position_tokens {i}")
+        return tally
+
+    def _fires(self) -> Tally:
+        tally, fires = self._tally("fires"), self.stored["fires"]
+        self._between(tally, fires, self.counts.fires, self._at)
+        inside = fires == np.clip(fires, self.counts.fires[0], self.counts.fires.sum(0))
+        tally.flips = int(np.abs(fires - self.counts.found)[inside].sum())
+        tally.add(self.stored["density"], fires / self.meta["tokens"], self._at)
+        return tally
+
+    def _histograms(self) -> Tally:
+        return self._cumulated("histograms", self.stored["hist"], self.counts.hist)
+
+    def _pre(self) -> Tally:
+        stored = self.stored["pre_counts"]
+        tally = self._cumulated("pre-activation histograms", stored, self.counts.pre)
+        if stored.shape == self.counts.pre.shape[1:]:
+            tally.expect(stored.sum(1) == self.meta["pre_tokens"], self._at)
+        return tally
+
+    def _cumulated(self, name: str, stored: np.ndarray, counted: np.ndarray) -> Tally:
+        """Compares what lies in the bins up to each one."""
+        tally = self._tally(name)
+        if stored.shape != counted.shape[1:]:
+            tally.expect(np.array([False]), lambda _: f"{stored.shape[1]} bins, not "
+                         f"{counted.shape[2]}")  # fmt: skip
+            return tally
+        self._between(
+            tally, stored.cumsum(1), counted.cumsum(2), self._cell(stored.shape[1], "bin")
+        )
+        return tally
+
+    def _positions(self) -> Tally:
+        tally, stored = self._tally("positions"), self.stored["positions"]
+        self._between(tally, stored, self.counts.positions, self._cell(stored.shape[1], "bucket"))
+        return tally
+
+    def _documents(self) -> Tally:
+        """The first and last document of a feature may change with a fire that flips."""
+        tally, c = self._tally("first and last documents"), self.counts
+        alive = self.stored["fires"] > 0
+        at = self._named(np.flatnonzero(alive))
+        first, last = (self.stored[name][alive] for name in ("first_doc", "last_doc"))
+        tally.between(first, c.first_doc.min(0)[alive], c.first_doc[0][alive], at, size=1.0)
+        tally.between(last, c.last_doc[0][alive], c.last_doc.max(0)[alive], at, size=1.0)
+        return tally
+
+    def _outliers(self) -> Tally:
+        tally, alive = self._tally("outlier shares"), self.stored["fires"] > 0
+        stored = (self.stored["outlier_share"] * self.stored["fires"])[alive].round(6)
+        at = self._named(np.flatnonzero(alive))
+        self._between(tally, stored, self.counts.outliers[:, alive], at)
+        return tally
+
+    def _l0(self) -> Tally:
+        """Tokens with at least so many features."""
+        tally, counted = self._tally("L0 of tokens"), self.counts.l0
+        if counted.shape[1]:
+            stored = np.zeros(counted.shape[1], dtype=np.int64)
+            given = np.asarray(self.meta["l0_counts"])
+            stored[: len(given)] = given
+            at_least = [v[::-1].cumsum()[::-1] for v in (stored, *counted)]
+            tally.between(*at_least, lambda i: f"tokens with {i} or more", size=1.0)
+        return tally
+
+    # ------------------------------------------------------------ sums and what follows from them
+
+    def _powers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of f, f^2, f^3, f^4 [4, features], and by how much they may be off."""
+        c, taken = self.counts, self._taken()
+        share = taken / np.maximum(c.fires[1], 1)
+        either = np.minimum(taken, c.fires[1] - taken)
+        exponents = np.arange(1, 5)[:, None]
+        smallest = np.where(c.fires[1] > 0, c.smallest, 0.0)
+        spread = c.largest[1] ** exponents - smallest**exponents
+        slope = exponents * c.largest.max(0) ** (exponents - 1)
+        return c.powers[0] + share * c.powers[1], either * spread + slope * c.noise
+
+    def _sums(self) -> Tally:
+        tally, (powers, noise) = self._tally("sums"), self._powers()
+        for power, name in enumerate(("total", "total_squares")):
+            tally.add(self.stored[name], powers[power], self._at, noise[power])
+        return tally
+
+    def _moments(self) -> Tally:
+        """Mean, sd, skew and kurtosis; the last two where values differ by more than noise."""
+        tally, stored, (powers, _) = self._tally("moments"), self.stored, self._powers()
+        n = np.where(self.n > 0, self.n, np.nan)
+        noise = self.counts.noise / np.maximum(self.counts.fires.sum(0), 1)
+        mean = powers[0] / n
+        with np.errstate(invalid="ignore", divide="ignore"):
+            raw = powers / n
+            variance = np.maximum(raw[1] - mean**2, 0)
+            sd = np.sqrt(variance)
+            third = raw[2] - 3 * mean * raw[1] + 2 * mean**3
+            fourth = raw[3] - 4 * mean * raw[2] + 6 * mean**2 * raw[1] - 3 * mean**4
+            skew, kurtosis = third / sd**3, fourth / variance**2 - 3
+        tally.add(stored["mean"], mean, self._at, noise)
+        tally.add(stored["sd"], sd, self._at, noise + 1e-7 * np.nan_to_num(mean))
+        told = np.flatnonzero(
+            np.nan_to_num(sd) > np.maximum(1e-3 * np.nan_to_num(mean), 100 * noise)
+        )
+        at = lambda i: self._at(told[i])  # noqa: E731
+        relative = (noise / sd)[told]
+        skew, kurtosis = skew[told], kurtosis[told]
+        tally.add(stored["skew"][told], skew, at, 3 * relative * (1 + np.abs(skew)), 1.0)
+        tally.add(
+            stored["kurtosis"][told], kurtosis, at, 4 * relative * (4 + np.abs(kurtosis)), 1.0
+        )
+        return tally
+
+    def _largest(self) -> Tally:
+        tally, c = self._tally("maxima"), self.counts
+        alive = self.stored["fires"] > 0
+        low, high = c.largest[0][alive], c.largest.max(0)[alive]
+        stored = self.stored["max"][alive]
+        tally.between(stored, low, high, self._named(np.flatnonzero(alive)))
+        return tally
+
+    # ------------------------------------------------------------ ranks
+
+    def _rank(
+        self, tally: Tally, column: int, low: np.ndarray, high: np.ndarray, name: str
+    ) -> None:
+        """at_most[column] should hold the share `low` of the fires, below[column] no more than
+        the share `high`."""
+        c, alive = self.counts, np.flatnonzero(~np.isnan(self.counts.rules.at_most[:, column]))
+        many = c.at_most[:, alive, column].sum(0) >= low * c.fires[0][alive] - 1e-6
+        few = c.below[0, alive, column] <= high * c.fires[:, alive].sum(0) + 1e-6
+        at = self._named(alive)
+        tally.expect(many & few, lambda i: f"{at(i)} {name}")
+
+    def _quantiles(self) -> Tally:
+        """The true quantile lies within the error that is stated."""
+        tally = self._tally("quantiles")
+        for column, (name, level) in enumerate(QUANTILES.items()):
+            self._rank(tally, column, level, level, name)
+        error = self.stored["quantile_error"]
+        if np.isfinite(error).any():
+            tally.note = f"stated error at most {np.nanmax(error):.2g}"
+        return tally
+
+    def _bands(self) -> Tally:
+        tally = self._tally("ranks of quantile examples")
+        for number, part in enumerate(_bands(self.examples)):
+            low, high = (float(edge) for edge in part.split("-"))
+            self._rank(tally, len(QUANTILES) + number, low, high, f"band {part}")
+        return tally
+
+    # ------------------------------------------------------------ what follows
+
+    def _thresholds(self) -> Tally:
+        tally = self._tally("thresholds")
+        tally.expect(self.stored["theta"].astype(np.float32) == self.floor, self._at)
+        above = self.floor > 0
+        unit = self.stored["pre_unit"].astype(np.float32)
+        tally.expect((unit == self.floor)[above], self._named(np.flatnonzero(above)))
+        return tally
+
+    def _flags(self) -> Tally:
+        """Flags against the stored numbers they are made of (docs/METHODS.md)."""
+        tally, s, tokens = self._tally("flags"), self.stored, self.meta["tokens"]
+        fires, density, enough = s["fires"], s["density"], s["fires"] >= FEW
+        at_position = np.asarray(self.meta["position_tokens"])
+        few = np.cumsum(at_position) <= FEW_TOKENS * at_position.sum()
+        expected = {
+            "dead": fires == 0,
+            "rare": (fires > 0) & ((fires < FEW) | (density < RARE)),
+            "dense_1": density > 0.01,
+            "dense_10": density > 0.1,
+            "single_token": enough & (np.nan_to_num(s["peak_share"]) >= SINGLE),
+            "position_bound": enough
+            & (s["positions"][:, few].sum(1) > BOUND * np.maximum(fires, 1)),
+        }
+        if self.counts.outlier_tokens.sum() < FEW_TOKENS * tokens:
+            expected["outlier_bound"] = enough & (np.nan_to_num(s["outlier_share"]) > BOUND)
+        for name, flag in expected.items():
+            tally.expect(s[name] == flag, lambda i, name=name: f"{self._at(i)} {name}")
+        return tally
+
+    def _peaks(self) -> Tally:
+        """peak_share is an estimate: how far it is off is told, not judged."""
+        tally, c = self._tally("shares of the commonest token"), self.counts
+        told = (self.stored["fires"] > 0) & ~np.isnan(self.stored["peak_share"])
+        tally.compared = int(told.sum())
+        if told.any():
+            true = c.on_peak[told] / np.maximum(c.found[told], 1)
+            off = np.abs(self.stored["peak_share"][told] - true)
+            tally.note = f"estimates, off by {off.mean():.2g} in the mean, {off.max():.2g} at most"
+        return tally
