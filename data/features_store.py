@@ -11,7 +11,7 @@ A store that is written anew is seen by the next call; nothing is kept of a repl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from data.records import (
     Score,
 )
 from data.schema import PIECE, USES, Root
-from data.workspace import publish
 
 KINDS = ("top", "quantile", "active", "near_miss", "random")
 BANDS = ("0.99-1", "0.9-0.99", "0.5-0.9", "0-0.5")  # parts of `quantile`: ranks among the fires
@@ -50,22 +49,17 @@ def write_features(
 
     tables: token, doc, feature, logit, example, with exactly the columns of data/schema.py in any
     order. A table is sorted here; an iterable of tables must come in the order of its key.
-    `meta` is any JSON; `schema` and `content_hash` are added.
+    `meta` is any JSON; `schema` and `content_hash` are added. StoreError on a full disk.
     """
-    with publish(path) as part:
-        con = schema.connect(part, memory_limit=WRITER_MEMORY)
-        try:
-            schema.create_features(con)
-            for name, given in tables.items():
-                if name == "doc":
-                    _load_documents(con, given)
-                else:
-                    schema.load(con, {name: given})
-            digest = schema.content_hash(con)
-            schema.write_meta(con, {**meta, "content_hash": digest})
-            con.execute("CHECKPOINT")
-        finally:
-            con.close()
+    with schema.writing(path, WRITER_MEMORY) as con:
+        schema.create_features(con)
+        for name, given in tables.items():
+            if name == "doc":
+                _load_documents(con, given)
+            else:
+                schema.load(con, {name: given})
+        digest = schema.content_hash(con)
+        schema.write_meta(con, {**meta, "content_hash": digest})
     return digest
 
 
@@ -197,7 +191,7 @@ class FeatureStore:
         """
         if kind is not None and kind not in KINDS:
             raise StoreError(f"no examples of kind {kind!r}: choose from {', '.join(KINDS)}")
-        return self._examples([i], _view(use) if use is not None else "example_any", kind)
+        return self._examples([i], use, kind)
 
     def examples_for(self, features: Sequence[int], use: str) -> dict[int, list[Example]]:
         """Examples of each feature from documents of one use only: explain, calibrate or score.
@@ -205,9 +199,8 @@ class FeatureStore:
         Reads through the view of that use, so no other text can come back. A feature without
         examples there has an empty list.
         """
-        view = _view(use)
         found: dict[int, list[Example]] = {int(i): [] for i in features}
-        for example in self._examples(list(found), view):
+        for example in self._examples(list(found), use):
             found[example.feature].append(example)
         return found
 
@@ -230,61 +223,93 @@ class FeatureStore:
                 FROM {store}.feature ORDER BY feature""").fetchnumpy()
         return tuple(np.asarray(columns[name]) for name in ("feature", "density", "max"))
 
-    def _examples(self, features: list[int], view: str, kind: str | None = None) -> list[Example]:
+    def _examples(
+        self, features: list[int], use: str | None, kind: str | None = None
+    ) -> list[Example]:
+        """Of one use, or of all if that is None; in order."""
+        if use is not None and use not in USES:
+            raise StoreError(f"no examples for {use!r}: choose from {', '.join(USES)}")
         if not features:
             return []
         which = f"feature IN ({_numbers(features)})"
         if kind is not None:
             which += f" AND kind = '{kind}'"
         with self.root.reading(self.path) as (cursor, store):
-            rows = cursor.execute(f"SELECT {EXAMPLE} FROM {store}.{view} WHERE {which}").fetchall()
+            rows = cursor.execute(
+                f"SELECT {EXAMPLE} FROM {store}.example_{use or 'any'} WHERE {which}"
+            ).fetchall()
             rows.sort(key=lambda row: (row[0], ORDER[row[1]], ORDER[row[2]], row[3]))
-            places = [(row[4], row[7], row[8]) for row in rows]  # doc, start, length
-            texts = read_texts(self.root, cursor, store, places)
+            docs = _Documents.of(self.root, cursor, store)
+            if use is not None:
+                docs.refuse_others([row[4] for row in rows], use, self.path)
+            texts = docs.texts(cursor, [(row[4], row[7], row[8]) for row in rows])
         return [_example(*row, ids) for row, ids in zip(rows, texts, strict=True)]
 
 
 def read_texts(
     root: Root, cursor: Any, store: str, places: Sequence[tuple[int, int, int]]
 ) -> list[tuple[int, ...]]:
-    """Token ids of each (document, start, length); fewer at the end of a document.
-
-    By the numbers of the pieces, which an index finds: a join would read the ids of every document.
-    """
-    if not places:
-        return []
-    doc, start, length = np.array(places, dtype=np.int64).T
-    about = root.remember(store, "documents", lambda: _documents(cursor, store))
-    at = np.searchsorted(about["doc"], doc)
-    stop = np.minimum(start + length, about["n_tokens"][at])
-    first = about["first_piece"][at] + start // PIECE
-    last = about["first_piece"][at] + np.maximum(stop - 1, start) // PIECE
-    spans = [np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]
-    numbers = np.unique(np.concatenate(spans))
-    read = cursor.execute(
-        f"SELECT piece, ids FROM {store}.text WHERE piece IN ({_numbers(numbers)})"
-    ).fetchnumpy()
-    if len(read["piece"]) != len(numbers):
-        raise StoreError("texts that examples stand in are missing from this store: make it again")
-    ids = read["ids"][np.argsort(read["piece"])]
-    flat, ends = np.concatenate(ids), np.cumsum([len(some) for some in ids])
-    # Pieces of a document follow one another, and all but the last are full.
-    at = np.searchsorted(numbers, first)
-    begin = ends[at] - [len(ids[i]) for i in at] + start % PIECE
-    return [tuple(flat[a:b].tolist()) for a, b in zip(begin, begin + stop - start, strict=True)]
+    """Token ids of each (document, start, length); fewer at the end of a document."""
+    return _Documents.of(root, cursor, store).texts(cursor, places)
 
 
-def _documents(cursor: Any, store: str) -> dict[str, np.ndarray]:
-    """Where the text of each document lies, sorted by document."""
-    return cursor.execute(
-        f"SELECT doc, first_piece, n_tokens FROM {store}.document ORDER BY doc"
-    ).fetchnumpy()
+@dataclass(frozen=True)
+class _Documents:
+    """Where the text of each document lies and what it may be used for, sorted by number."""
 
+    store: str
+    doc: np.ndarray
+    first_piece: np.ndarray
+    n_tokens: np.ndarray
+    purpose: np.ndarray  # place in USES
 
-def _view(use: str) -> str:
-    if use not in USES:
-        raise StoreError(f"no examples for {use!r}: choose from {', '.join(USES)}")
-    return f"example_{use}"
+    @classmethod
+    def of(cls, root: Root, cursor: Any, store: str) -> _Documents:
+        def read() -> _Documents:
+            columns = cursor.execute(f"""
+                SELECT doc, first_piece, n_tokens,
+                    (list_position({list(USES)}, "use") - 1)::TINYINT AS purpose
+                FROM {store}.document ORDER BY doc""").fetchnumpy()
+            return cls(store, **columns)
+
+        return root.remember(store, "documents", read)
+
+    def refuse_others(self, docs: Sequence[int], use: str, path: Path) -> None:
+        """StoreError unless all of `docs` are for `use`: a view can be redefined."""
+        at = np.searchsorted(self.doc, np.array(docs, dtype=np.int64))
+        wrong = self.purpose[at] != USES.index(use)
+        if wrong.any():
+            raise StoreError(
+                f"example_{use} of {path} gives texts that are for another use (document "
+                f"{docs[int(wrong.argmax())]}): it was changed after its harvest; make it again"
+            )
+
+    def texts(self, cursor: Any, places: Sequence[tuple[int, int, int]]) -> list[tuple[int, ...]]:
+        """Token ids of each (document, start, length).
+
+        By the numbers of the pieces, which an index finds: a join would read the ids of every
+        document.
+        """
+        if not places:
+            return []
+        doc, start, length = np.array(places, dtype=np.int64).T
+        at = np.searchsorted(self.doc, doc)
+        stop = np.maximum(np.minimum(start + length, self.n_tokens[at]), start + 1)
+        first = self.first_piece[at] + start // PIECE
+        last = self.first_piece[at] + (stop - 1) // PIECE
+        spans = [np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]
+        numbers = np.unique(np.concatenate(spans))
+        read = cursor.execute(
+            f"SELECT piece, ids FROM {self.store}.text WHERE piece IN ({_numbers(numbers)})"
+        ).fetchnumpy()
+        if len(read["piece"]) != len(numbers):
+            raise StoreError("texts of examples are missing from this store: make it again")
+        ids = read["ids"][np.argsort(read["piece"])]
+        flat, ends = np.concatenate(ids), np.cumsum([len(some) for some in ids])
+        # Pieces of a document follow one another, and all but the last are full.
+        at = np.searchsorted(numbers, first)
+        begin = ends[at] - [len(ids[i]) for i in at] + start % PIECE
+        return [tuple(flat[a:b].tolist()) for a, b in zip(begin, begin + stop - start, strict=True)]
 
 
 def _numbers(values: Iterable[int]) -> str:

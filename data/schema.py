@@ -1,8 +1,8 @@
 """The tables of every result store, and the one DuckDB instance a process reads them through.
 
 In:  the path of a features.duckdb, results.duckdb or a file of extra/.
-Out: `create_features`, `create` for writers; for readers a `Root`, whose `reading(path)`
-     yields a fresh cursor and the alias under which the file's tables stand.
+Out: `writing`, `create_features`, `create`, `load` for writers; for readers a `Root`, whose
+     `reading(path)` yields a fresh cursor and the alias under which the file's tables stand.
 
 DuckDB lets one process write a file, and then no other may even read it; so stores are written
 under a temporary name and renamed (data/workspace.py), and are only ever attached READ_ONLY here.
@@ -30,6 +30,7 @@ import pyarrow as pa
 
 from data.errors import StoreBusy, StoreError
 from data.rowhash import OutOfOrder, hash_rows, in_order
+from data.workspace import publish
 
 SCHEMA = 3  # raise it with every change below; stores are rebuilt, never migrated
 
@@ -230,7 +231,33 @@ def connect(
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
     }
-    return duckdb.connect(str(path), config=config)
+    con = duckdb.connect(str(path), config=config)
+    con.execute("SET enable_progress_bar = false")  # commands show their own
+    return con
+
+
+@contextmanager
+def writing(path: str | Path, memory_limit: str = "1GB") -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yields an empty file's connection; the file becomes `path` whole when the block has ended.
+
+    StoreError if the disk is full or the folder may not be written; what was at `path` stays.
+    """
+    with publish(path) as part:
+        try:
+            con = connect(part, memory_limit)
+            try:
+                yield con
+                con.execute("CHECKPOINT")
+            finally:
+                con.close()
+        except duckdb.Error as error:
+            told = str(error).splitlines()[0]
+            if isinstance(error, duckdb.IOException) or "Could not write file" in told:
+                raise StoreError(
+                    f"{path} could not be written ({told}): free some space, or choose a "
+                    "workspace you may write; what was there before is untouched"
+                ) from None
+            raise
 
 
 def open_root(

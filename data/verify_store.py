@@ -191,8 +191,10 @@ class VerifyStore:
             found[name] = np.asarray(table[name]).astype(np.int64)
         for name in ("max", "pre", "inclusion"):
             found[name] = _numbers(table[name])
-        for name in ("kind", "part"):
-            found[name] = np.asarray(table[name].to_pylist(), dtype=object)
+        for name in ("kind", "part"):  # a few words, shared by all rows
+            words = table[name].combine_chunks().dictionary_encode()
+            known = np.array([*words.dictionary.to_pylist(), ""], dtype=object)
+            found[name] = known[words.indices.to_numpy()]
         found["act_index"], found["ends"] = _flat(table["act_index"])
         found["act_value"], ends = _flat(table["act_value"])
         if not np.array_equal(ends, found["ends"]):  # one of the rules says so too

@@ -21,6 +21,7 @@ clears them away.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -34,6 +35,10 @@ from pathlib import Path
 
 from data.errors import StoreError, WorkspaceError
 
+# A full disk or quota, a folder one may not write in, a limit on the size of files.
+NOT_WRITABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG
+}  # fmt: skip
 LEFT_OVER = re.compile(r"^\.(?P<name>.+)\.(?P<state>part|old)-(?P<pid>\d+)")
 
 
@@ -121,21 +126,23 @@ class Workspace:
         Emptied first unless `keep`. WorkspaceError while another process harvests that SAE.
         """
         folder = self.root / "saes" / f".{_checked(name)}.harvest"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
-        try:
+        with _told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder, os.O_RDONLY)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise WorkspaceError(
-                    f"{name} is being harvested by another process: wait until it ends, or end it"
-                ) from None
-            if not keep:
-                for left in folder.iterdir():
-                    _remove(left)
-            yield folder
-        finally:
-            os.close(lock)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise WorkspaceError(
+                        f"{name} is being harvested by another process: wait until it ends, or "
+                        "end it"
+                    ) from None
+                if not keep:
+                    for left in folder.iterdir():
+                        _remove(left)
+                yield folder
+            finally:
+                os.close(lock)
 
     def activations(self, hash: str) -> Path:
         """Where the activation cache of that hash is, or would be."""
@@ -206,20 +213,37 @@ class Workspace:
 
 
 @contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Says in one sentence that the disk does not let `path` be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        raise WorkspaceError(
+            f"{path} could not be written ({what}): free some space, or choose a workspace you "
+            "may write; what was there before is untouched"
+        ) from None
+
+
+@contextmanager
 def publish(path: str | Path) -> Iterator[Path]:
     """Yields a path beside `path`; what the block writes there becomes `path` in one rename.
 
-    The data is on the disk before the rename. If the block raises, the temporary file goes.
+    The data is on the disk before the rename. If the block raises, the temporary file goes; an
+    error of the disk becomes a WorkspaceError.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_left_overs(path.parent)
     part = path.with_name(f".{path.name}.part-{os.getpid()}-{threading.get_ident()}")
     try:
-        yield part
-        _sync(part)
-        os.replace(part, path)
-        _sync(path.parent)
+        with _told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _clear_left_overs(path.parent)
+            yield part
+            _sync(part)
+            os.replace(part, path)
+            _sync(path.parent)
     finally:  # with what a writer keeps beside its file: `.wal`, `.tmp`
         for left in path.parent.glob(f"{part.name}*"):
             _remove(left)
@@ -227,6 +251,12 @@ def publish(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def _new_folder(final: Path, replace: bool) -> Iterator[Path]:
+    with _told(final), _made_beside(final, replace) as part:
+        yield part
+
+
+@contextmanager
+def _made_beside(final: Path, replace: bool) -> Iterator[Path]:
     final.parent.mkdir(parents=True, exist_ok=True)
     _clear_left_overs(final.parent)
     kind = f"{final.parent.name}/{final.name}"

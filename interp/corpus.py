@@ -6,6 +6,8 @@ In:  an activation cache and a seed. Out: for any rows their place, their text's
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from data.activations import ActivationCache
@@ -68,6 +70,14 @@ class Corpus:
     def token(self, rows: np.ndarray | slice) -> np.ndarray:
         """int32 [n]: token ids."""
         return self.cache.ids[self.cache.context[rows], self.cache.column[rows]]
+
+    @cached_property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows by token, in a seeded order each, and where the rows of each token begin."""
+        rows = slice(0, self.n_rows)
+        tokens = self.token(rows)
+        order = np.lexsort((self.tie(rows), tokens))
+        return order, np.searchsorted(tokens[order], np.arange(int(tokens.max()) + 2))
 
     def pool(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """A uniform sample of the corpus's distinct texts: rows [n], how many tokens each stands

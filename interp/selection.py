@@ -28,7 +28,7 @@ KINDS = ("top", "quantile", "active", "near_miss", "random")
 BANDS = {"0.99-1": (0.99, 1.0), "0.9-0.99": (0.9, 0.99), "0.5-0.9": (0.5, 0.9), "0-0.5": (0.0, 0.5)}
 PARTS = ("", *BANDS, "under", "token")
 TOKENS = 3  # commonest tokens of the top examples that a near miss may share
-TRIES = 6  # places looked at for each such near miss
+TRIES = (1, 2, 6)  # places of a token looked at, in rounds, for each such near miss
 ROUNDING = 1e-5  # of |x| |w|: more than two ways to sum x w differ by
 SLICE = 1_024  # features whose pool is encoded at once
 
@@ -212,25 +212,27 @@ def _same_token(block, top: Chosen, n: int) -> Chosen:
     if n == 0 or len(top.row) == 0:
         return nothing
     corpus = block.corpus
-    tokens = corpus.token(slice(0, corpus.n_rows))
-    places = np.lexsort((corpus.tie(slice(0, corpus.n_rows)), tokens))
-    ends = np.searchsorted(tokens[places], np.arange(int(tokens.max()) + 2))
+    places, ends = corpus.places
     feature, token = _commonest(top.feature, corpus.token(top.row))
     first, count = ends[token], ends[token + 1] - ends[token]
-    start = block.salt[feature] % count.astype(np.uint64)
-    step = np.arange(TRIES * n)
-    inside = step < count[:, None]  # a rare token's places are not looked at twice
-    at = first[:, None] + (start[:, None].astype(np.int64) + step) % count[:, None]
-    owner = np.repeat(feature, inside.sum(1))
-    turn = np.broadcast_to(step, inside.shape)[inside]
-    row = places[at[inside]]
-    pre = _pre_at(block, owner, row)
-    silent = pre <= _floor_at(block, owner, row)
-    owner, turn, row = owner[silent], turn[silent], row[silent]
-    order = np.lexsort((row, turn, owner))  # the features' tokens in turns
+    start = (block.salt[feature] % count.astype(np.uint64)).astype(np.int64)
+    owner, row = np.empty(0, np.int64), np.empty(0, np.int64)
+    # Few places are looked at first: most are silent, so for most features they are enough.
+    for begin, end in zip((0, *TRIES[:-1]), TRIES, strict=True):
+        lacking = np.bincount(owner, minlength=block.n)[feature] < n
+        turn = np.arange(begin * n, end * n)
+        inside = lacking[:, None] & (turn < count[:, None])  # a rare token's places only once
+        which, step = np.nonzero(inside)
+        of = feature[which]
+        new = places[first[which] + (start[which] + turn[step]) % count[which]]
+        order = np.lexsort((new, step, of))  # the features' tokens in turns
+        of, new = of[order], new[order]
+        silent = _pre_at(block, of, new) <= _floor_at(block, of, new)
+        owner, row = np.concatenate([owner, of[silent]]), np.concatenate([row, new[silent]])
+        owner, row = _once(owner, corpus.group(row), row)
+        owner, row = _once(owner, corpus.text(row), row)
+    order = np.argsort(owner, kind="stable")
     owner, row = owner[order], row[order]
-    owner, row = _once(owner, corpus.group(row), row)
-    owner, row = _once(owner, corpus.text(row), row)
     rank = place_in_run(owner)
     keep = rank < n
     return _made("near_miss", "token", owner[keep], rank[keep], row[keep], np.zeros(keep.sum()))
@@ -302,7 +304,9 @@ def _random(block, pool: tuple, n: int) -> Chosen:
         threshold = np.where(enough, smallest[-1].astype(np.float64) / 2.0**64, 1.0)
         rank, which = np.nonzero(smallest[:n] < NEVER)
         at = place[rank, which]
-        gap = (floor - pre)[at, which]
+        # From the row's own k-th largest, as `gap_to_pre` takes it: that may lie below 0.
+        least = block.row_floor[rows][:, None] if isinstance(block.sae, TopKSAE) else floor
+        gap = (least - pre)[at, which]
         columns = (part[which], rank, rows[at], np.zeros(len(at)))
         more = {"inclusion": probability * threshold[which], "copies": copies[at]}
         pieces.append(_made("random", "", *columns, gap=gap, **more))

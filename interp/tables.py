@@ -15,6 +15,7 @@ import pyarrow as pa
 from data.activations import ActivationCache
 from data.lm import LanguageModel
 from data.tokens import token_bytes
+from interp.effects import raised_most
 from interp.selection import KINDS, PARTS, Chosen
 from interp.windows import Cuts
 
@@ -98,13 +99,8 @@ def features(block) -> pa.Table:
 
 def with_top_logit(table: pa.Table, logit: pa.Table | None) -> pa.Table:
     """The feature table with the token each feature raises most; NULL where that is not known."""
-    column = pa.nulls(len(table), pa.int32())
-    if logit is not None:
-        scaled = logit.filter(logit["scaled"])
-        ids = scaled["top_ids"].combine_chunks()
-        first = ids.values.to_numpy()[ids.offsets.to_numpy()[:-1]]
-        column = pa.array(first[table["feature"].to_numpy()], pa.int32())
-    return table.append_column("top_logit", column)
+    raised = raised_most(logit, table["feature"].to_pylist())
+    return table.append_column("top_logit", pa.array(raised, pa.int32()))
 
 
 def peak_tokens(block) -> tuple[np.ndarray, np.ndarray]:

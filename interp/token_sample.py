@@ -106,8 +106,10 @@ def sample_of(
 ) -> TokenSample:
     """From a feature's examples: the peaks of its `random` ones and of those of kind `firing`.
 
-    firing: `active`, a uniform sample of the fires; or `quantile`, a sample of each band of ranks,
-    which tells more of what strong activations decide: correlations, thresholds beyond the median.
+    firing: `active`, a uniform sample of the fires; or `quantile`, a sample of each band of ranks.
+    The bands tell several times as much of what strong activations decide (density above a high
+    threshold, precision and recall there), a little more of correlations, and about as much of the
+    rest: 8 a band are worth 19 uniform ones, since half the fires have 8 of them.
     With `use` the estimates are of the corpus's documents of that use only.
     """
     if firing not in ("active", "quantile"):

@@ -181,8 +181,8 @@ def planted() -> Planted:
 
 SIZES = {
     "default": ({"active": 20, "random": 20}, 1000),
-    "larger": ({"active": 60, "random": 120}, 700),
-    "bands": ({"quantile": 12, "random": 60}, 700),
+    "larger": ({"active": 60, "random": 120}, 500),
+    "bands": ({"quantile": 12, "random": 60}, 500),
 }
 
 
