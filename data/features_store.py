@@ -11,15 +11,14 @@ A store that is written anew is seen by the next call; nothing is kept of a repl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from data import list_store, runs_store, schema
+from data.documents_store import Documents, load_documents
 from data.errors import StoreError
 from data.records import (
     Example,
@@ -30,7 +29,7 @@ from data.records import (
     LogitEffect,
     Score,
 )
-from data.schema import PIECE, USES, Root
+from data.schema import USES, Root
 
 KINDS = ("top", "quantile", "active", "near_miss", "random")
 BANDS = ("0.99-1", "0.9-0.99", "0.5-0.9", "0-0.5")  # parts of `quantile`: ranks among the fires
@@ -55,35 +54,12 @@ def write_features(
         schema.create_features(con)
         for name, given in tables.items():
             if name == "doc":
-                _load_documents(con, given)
+                load_documents(con, given)
             else:
                 schema.load(con, {name: given})
         digest = schema.content_hash(con)
         schema.write_meta(con, {**meta, "content_hash": digest})
     return digest
-
-
-def _load_documents(con: Any, given: pa.Table | Iterable[pa.Table]) -> None:
-    """Table `doc` into `document` and `text`: the ids of each document cut into pieces."""
-    first = 0  # piece of the block's first document
-    for block in [given.sort_by("doc")] if isinstance(given, pa.Table) else given:
-        ids = block["ids"].combine_chunks()
-        lengths = pc.list_value_length(ids).to_numpy()
-        pieces = -(-lengths // PIECE)  # of each document
-        ends = np.cumsum(pieces)
-        owner = np.repeat(np.arange(len(block)), pieces)
-        starts = np.cumsum(lengths) - lengths
-        cuts = starts[owner] + PIECE * (np.arange(len(owner)) - (ends - pieces)[owner])
-        offsets = pa.array(np.append(cuts, lengths.sum()), pa.int32())
-        text = {
-            "piece": pa.array(first + np.arange(len(owner)), pa.int32()),
-            "doc": block["doc"].take(owner),
-            "ids": pa.ListArray.from_arrays(offsets, ids.flatten()),
-        }
-        place = pa.array(first + ends - pieces, pa.int32())
-        documents = block.drop_columns("ids").append_column("first_piece", place)
-        schema.load(con, {"document": [documents], "text": [pa.table(text)]})
-        first += len(owner)
 
 
 class FeatureStore:
@@ -239,77 +215,11 @@ class FeatureStore:
                 f"SELECT {EXAMPLE} FROM {store}.example_{use or 'any'} WHERE {which}"
             ).fetchall()
             rows.sort(key=lambda row: (row[0], ORDER[row[1]], ORDER[row[2]], row[3]))
-            docs = _Documents.of(self.root, cursor, store)
+            docs = Documents.of(self.root, cursor, store)
             if use is not None:
                 docs.refuse_others([row[4] for row in rows], use, self.path)
             texts = docs.texts(cursor, [(row[4], row[7], row[8]) for row in rows])
         return [_example(*row, ids) for row, ids in zip(rows, texts, strict=True)]
-
-
-def read_texts(
-    root: Root, cursor: Any, store: str, places: Sequence[tuple[int, int, int]]
-) -> list[tuple[int, ...]]:
-    """Token ids of each (document, start, length); fewer at the end of a document."""
-    return _Documents.of(root, cursor, store).texts(cursor, places)
-
-
-@dataclass(frozen=True)
-class _Documents:
-    """Where the text of each document lies and what it may be used for, sorted by number."""
-
-    store: str
-    doc: np.ndarray
-    first_piece: np.ndarray
-    n_tokens: np.ndarray
-    purpose: np.ndarray  # place in USES
-
-    @classmethod
-    def of(cls, root: Root, cursor: Any, store: str) -> _Documents:
-        def read() -> _Documents:
-            columns = cursor.execute(f"""
-                SELECT doc, first_piece, n_tokens,
-                    (list_position({list(USES)}, "use") - 1)::TINYINT AS purpose
-                FROM {store}.document ORDER BY doc""").fetchnumpy()
-            return cls(store, **columns)
-
-        return root.remember(store, "documents", read)
-
-    def refuse_others(self, docs: Sequence[int], use: str, path: Path) -> None:
-        """StoreError unless all of `docs` are for `use`: a view can be redefined."""
-        at = np.searchsorted(self.doc, np.array(docs, dtype=np.int64))
-        wrong = self.purpose[at] != USES.index(use)
-        if wrong.any():
-            raise StoreError(
-                f"example_{use} of {path} gives texts that are for another use (document "
-                f"{docs[int(wrong.argmax())]}): it was changed after its harvest; make it again"
-            )
-
-    def texts(self, cursor: Any, places: Sequence[tuple[int, int, int]]) -> list[tuple[int, ...]]:
-        """Token ids of each (document, start, length).
-
-        By the numbers of the pieces, which an index finds: a join would read the ids of every
-        document.
-        """
-        if not places:
-            return []
-        doc, start, length = np.array(places, dtype=np.int64).T
-        at = np.searchsorted(self.doc, doc)
-        stop = np.maximum(np.minimum(start + length, self.n_tokens[at]), start + 1)
-        first = self.first_piece[at] + start // PIECE
-        last = self.first_piece[at] + (stop - 1) // PIECE
-        spans = [np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]
-        numbers = np.unique(np.concatenate(spans))
-        read = cursor.execute(
-            f"SELECT piece, ids FROM {self.store}.text WHERE piece IN ({_numbers(numbers)})"
-        ).fetchnumpy()
-        if len(read["piece"]) != len(numbers):
-            raise StoreError("texts of examples are missing from this store: make it again")
-        ids = read["ids"][np.argsort(read["piece"])]
-        flat, ends = np.concatenate(ids), np.cumsum([len(some) for some in ids])
-        # Pieces of a document follow one another, and all but the last are full.
-        at = np.searchsorted(numbers, first)
-        begin = ends[at] - [len(ids[i]) for i in at] + start % PIECE
-        return [tuple(flat[a:b].tolist()) for a, b in zip(begin, begin + stop - start, strict=True)]
 
 
 def _numbers(values: Iterable[int]) -> str:

@@ -289,25 +289,28 @@ def _floor_at(block, feature: np.ndarray, row: np.ndarray) -> np.ndarray:
 
 def _random(block, pool: tuple, n: int) -> Chosen:
     rows, copies, second, probability = pool
+    # The n + 1 smallest hashes of silent tokens nearly always lie in the first few of the pool.
+    likely = np.uint64(min(4 * (n + 1) * (NEVER // len(rows)), NEVER))
     pieces = []
     for lo in range(0, block.n, SLICE):
         part = np.arange(lo, min(lo + SLICE, block.n))
         pre, floor = _pool_pre(block, rows, part)
-        silent = pre <= floor
-        key = np.where(silent, second[:, None] ^ block.salt[part], NEVER)  # [pool, features]
-        n_here = min(n + 1, len(rows))
-        place = np.argpartition(key, n_here - 1, axis=0)[:n_here]
-        smallest = np.take_along_axis(key, place, axis=0)
-        order = np.argsort(smallest, axis=0)
-        place, smallest = (np.take_along_axis(a, order, axis=0) for a in (place, smallest))
-        enough = silent.sum(0) > n
-        threshold = np.where(enough, smallest[-1].astype(np.float64) / 2.0**64, 1.0)
-        rank, which = np.nonzero(smallest[:n] < NEVER)
-        at = place[rank, which]
-        # From the row's own k-th largest, as `gap_to_pre` takes it: that may lie below 0.
-        least = block.row_floor[rows][:, None] if isinstance(block.sae, TopKSAE) else floor
-        gap = (least - pre)[at, which]
-        columns = (part[which], rank, rows[at], np.zeros(len(at)))
+        silent = pre <= floor  # [features, pool]
+        key = second ^ block.salt[part][:, None]
+        small = silent & (key <= likely)
+        lacking = small.sum(1) <= n
+        small[lacking] = silent[lacking]
+        which, at = np.nonzero(small)
+        hashes = key[which, at]
+        order = order_by(joined(which, hashes, len(part)), (hashes,))
+        which, at, hashes = which[order], at[order], hashes[order]
+        rank = place_in_run(which)
+        threshold = np.ones(len(part))
+        threshold[which[rank == n]] = hashes[rank == n].astype(np.float64) / 2.0**64
+        keep = rank < n
+        which, at = which[keep], at[keep]
+        columns = (part[which], rank[keep], rows[at], np.zeros(len(at)))
+        gap = np.broadcast_to(floor, pre.shape)[which, at] - pre[which, at]
         more = {"inclusion": probability * threshold[which], "copies": copies[at]}
         pieces.append(_made("random", "", *columns, gap=gap, **more))
     return Chosen(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
@@ -315,15 +318,13 @@ def _random(block, pool: tuple, n: int) -> Chosen:
 
 @torch.inference_mode()
 def _pool_pre(block, rows: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pre-activations of the pool [pool, features of the part] and what they must exceed."""
+    """Pre-activations of the pool [features of the part, pool] and what they must exceed."""
     W, b = block.weights
     x = torch.from_numpy(np.array(block.corpus.cache.x[np.sort(rows)])).to(W)
-    x = x[torch.from_numpy(np.argsort(np.argsort(rows))).to(W.device)]
+    x = block.sae.token_frame(x[torch.from_numpy(np.argsort(np.argsort(rows))).to(W.device)])[0]
     span = slice(int(part[0]), int(part[-1]) + 1)
-    pre = torch.addmm(b[span], block.sae.token_frame(x)[0], W[:, span]).float().cpu().numpy()
-    if isinstance(block.sae, TopKSAE):
-        return pre, _floor_at(block, part, rows[:, None])
-    return pre, np.broadcast_to(block.floor[part], pre.shape)
+    pre = torch.addmm(b[span, None], W[:, span].T, x.T).float().cpu().numpy()
+    return pre, _floor_at(block, part[:, None], rows)
 
 
 def gap_to_pre(block, chosen: Chosen) -> np.ndarray:
