@@ -35,7 +35,7 @@ KINDS = ("top", "quantile", "active", "near_miss", "random")
 BANDS = ("0.99-1", "0.9-0.99", "0.5-0.9", "0-0.5")  # parts of `quantile`: ranks among the fires
 MISSES = ("under", "token")  # parts of `near_miss`
 ORDER = {name: place for place, name in enumerate((*KINDS, "", *BANDS, *MISSES))}
-WRITER_MEMORY = "2GB"
+WRITER_MEMORY = "1GB"
 
 EXAMPLE = """feature, kind, part, rank, doc, document, "use", start, length, peak, max, pre,
     inclusion, copies, act_index, act_value"""

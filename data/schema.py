@@ -186,9 +186,11 @@ def content_hash(con: duckdb.DuckDBPyConnection, tables: Iterable[str] = STORED)
     for table in tables:
         key = KEYS[table].split(", ")
         try:  # they lie in that order, and sorting takes memory and several times as long
-            digest = hash_rows(in_order(_rows(con, table), key))
+            with _rows(con, table) as rows:
+                digest = hash_rows(in_order(rows, key))
         except OutOfOrder:
-            digest = hash_rows(_rows(con, f"{table} ORDER BY {KEYS[table]}"))
+            with _rows(con, f"{table} ORDER BY {KEYS[table]}") as rows:
+                digest = hash_rows(rows)
         parts.append(f"{table} {digest}\n")
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 

@@ -51,16 +51,12 @@ def directions(W: Tensor) -> Directions:
     The rounding moves a cosine by at most sqrt(d) / GRID. A product of two entries is then a
     multiple of GRID^-2, and float64 adds those up to 2 without error, in whatever order.
     """
-    units, alive = [], []
-    for rows in W.split(8 * BLOCK):
-        rows = rows.double()
-        norms = torch.linalg.vector_norm(rows, dim=1)
-        on = norms > 0
-        rounded = (rows[on] / norms[on, None] * GRID).round() / GRID
-        units.append(rounded.float())
-        alive.append(on)
-    features = torch.cat(alive).nonzero().squeeze(1).cpu().numpy()
-    return Directions(features, torch.cat(units))
+    norms = torch.cat([torch.linalg.vector_norm(rows.double(), dim=1) for rows in W.split(BLOCK)])
+    alive = norms.nonzero().squeeze(1)
+    units = torch.empty(len(alive), W.shape[1], dtype=torch.float32, device=W.device)
+    for some, rows in zip(alive.split(BLOCK), units.split(BLOCK), strict=True):
+        rows.copy_((W[some].double() / norms[some, None] * GRID).round() / GRID)
+    return Directions(alive.cpu().numpy(), units)
 
 
 def decoder(sae: SAE) -> Directions:

@@ -93,10 +93,10 @@ class _Cutter:
         pre, on = self._encoded(features, first, last)
         known = self.known[members]
         at_peak = np.where(np.isnan(known), pre[of, rows], known)
-        on[of, rows] = seen > 0
-        entry, value = self._entries(pre, on, features)
-        at, fires = of * len(doc) + rows, seen > 0
-        value[np.searchsorted(entry, at[fires])] = seen[fires]
+        fires = seen > 0
+        on[of, rows] = fires
+        peaks = of[fires] * len(doc) + rows[fires]
+        entry, value = self._entries(pre, on, features, peaks, seen[fires])
         # Each example takes its feature's entries; in a packed context those of its document.
         ends = np.searchsorted(entry, np.arange(len(features) + 1) * len(doc))
         counts = np.diff(ends)[of]
@@ -132,13 +132,16 @@ class _Cutter:
         return pre.float().cpu().numpy(), on.cpu().numpy()
 
     def _entries(
-        self, pre: np.ndarray, on: np.ndarray, features: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Places in [features, rows], laid end to end, of what is active, and its activations."""
+        self, pre: np.ndarray, on: np.ndarray, features: np.ndarray, peaks: np.ndarray,
+        seen: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Places in [features, rows], laid end to end, of what is active, and its activations; at
+        the places `peaks` those that the pass has `seen`."""
         entry = np.flatnonzero(on)
         of = torch.from_numpy(features[entry // on.shape[1]] + self.block.lo).to(self.W.device)
         z = torch.from_numpy(pre.reshape(-1)[entry]).to(self.W)
         value = self.sae.values(z, of).float().cpu().numpy()
+        value[np.searchsorted(entry, peaks)] = seen
         if value.min(initial=1) <= 0:  # a gate may be open over a magnitude of 0
             entry, value = entry[value > 0], value[value > 0]
         return entry, value

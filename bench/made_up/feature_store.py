@@ -18,7 +18,7 @@ import pyarrow as pa
 from data.features_store import BANDS, KINDS, MISSES
 from data.schema import USES
 
-VOCABULARY, BLOCK = 50_257, 8_192
+BLOCK = 2_048
 FULL = {"top": 20, "quantile": 8, "active": 20, "near_miss": 10, "random": 20}
 SMALL = {"top": 20, "quantile": 0, "active": 0, "near_miss": 0, "random": 0}
 # Tokens of a context of 64 on which the feature is active beside the sampled one, on average.
@@ -34,6 +34,7 @@ class Plan:
     kinds: dict[str, int]
     documents: int = 4_000
     longest: int = 300_000
+    vocabulary: int = 50_257
     seed: int = 0
 
 
@@ -73,16 +74,20 @@ class MadeUp:
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.plan.seed, *key])
 
+    def _ids(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """Tokens, the low ids more often."""
+        return (self.plan.vocabulary * rng.random(n) ** 3).astype(np.int32)
+
     def _tokens(self) -> pa.Table:
-        letters = self._rng(1).integers(97, 123, (VOCABULARY, 8), dtype=np.uint8)
+        letters = self._rng(1).integers(97, 123, (self.plan.vocabulary, 8), dtype=np.uint8)
         names = [b" " * (i % 2) + bytes(row[: 1 + i % 7]) for i, row in enumerate(letters)]
-        ids = pa.array(np.arange(VOCABULARY), pa.int32())
-        special = np.arange(VOCABULARY) == VOCABULARY - 1
+        ids = pa.array(np.arange(self.plan.vocabulary), pa.int32())
+        special = np.arange(self.plan.vocabulary) == self.plan.vocabulary - 1
         return pa.table({"id": ids, "bytes": pa.array(names, pa.binary()), "special": special})
 
     def _docs(self, lo: int, hi: int) -> pa.Table:
         rng, lengths = self._rng(2, lo), self.lengths[lo:hi]
-        ids = (VOCABULARY * rng.random(lengths.sum()) ** 3).astype(np.int32)
+        ids = self._ids(rng, lengths.sum())
         return pa.table({
             "doc": pa.array(np.arange(lo, hi), pa.int32()),
             "name": [f"corpus/part-{doc % 7}/{doc}.txt" for doc in range(lo, hi)],
@@ -115,12 +120,12 @@ class MadeUp:
             "max": optional(rng.lognormal(1, 1, n), pa.float32()),
             "quantile_error": optional(np.full(n, 0.0625)),
             "theta": pa.array(rng.random(n), pa.float32()),
-            "first_doc": optional(rng.integers(0, 50, n), pa.int32()),
-            "last_doc": optional(rng.integers(3900, 4000, n), pa.int32()),
-            "peak_token": optional((VOCABULARY * rng.random(n) ** 3).astype(int), pa.int32()),
+            "first_doc": optional(rng.integers(0, 20, n), pa.int32()),
+            "last_doc": optional(rng.integers(20, self.plan.documents, n), pa.int32()),
+            "peak_token": optional(self._ids(rng, n), pa.int32()),
             "peak_share": optional(rng.random(n)), "dead": dead, "dense_1": density > 0.01,
             "dense_10": density > 0.1, **{name: rng.random(n) < 0.03 for name in flags},
-            "top_logit": pa.array(rng.integers(0, VOCABULARY, n), pa.int32()),
+            "top_logit": pa.array(rng.integers(0, self.plan.vocabulary, n), pa.int32()),
             "hist_first": pa.array(rng.integers(0, 100, n), pa.int16()),
             "hist_counts": _lists(hist, bins, pa.int64()),
             "pre_counts": _lists(pre, np.full(n, 102), pa.int64()),
@@ -132,7 +137,7 @@ class MadeUp:
         rng, n = self._rng(4, lo), 2 * (hi - lo)
         ten, forty = np.full(n, 10), np.full(n, 40)
         ids = {
-            name: _lists(rng.integers(0, VOCABULARY, 10 * n), ten, pa.int32())
+            name: _lists(rng.integers(0, self.plan.vocabulary, 10 * n), ten, pa.int32())
             for name in ("top_ids", "bottom_ids")
         }
         logits = {
@@ -144,7 +149,7 @@ class MadeUp:
         return pa.table({
             "feature": pa.array(np.repeat(np.arange(lo, hi), 2), pa.int32()),
             "scaled": np.arange(n) % 2 == 1, **ids, **logits, **one,
-            "counts": _lists(rng.poisson(VOCABULARY / 40, 40 * n), forty, pa.int32()),
+            "counts": _lists(rng.poisson(self.plan.vocabulary / 40, 40 * n), forty, pa.int32()),
         })  # fmt: skip
 
     def _examples(self, lo: int, hi: int) -> pa.Table:

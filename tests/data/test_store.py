@@ -8,17 +8,20 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import fields
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from data import schema
 from data.errors import StoreBusy, StoreError
-from data.features_store import FeatureStore
-from data.records import Example, FeatureFilter
-from data.runs_store import read_results
+from data.features_store import FeatureStore, write_features
+from data.records import FLAGS, Example, Explanation, FeatureFilter, FeatureRow, FeatureStats
+from data.rowhash import OutOfOrder, in_order
+from data.runs_store import read_results, write_results
 from data.schema import open_root
 from tests.data import handmade
 
@@ -195,6 +198,7 @@ def listed(filter: FeatureFilter, run: bool) -> list[int]:
             and at_least(row["max"], filter.max_min)
             and at_least(shown["score"], filter.score_min)
             and (filter.alive is None or (row["fires"] > 0) == filter.alive)
+            and all(getattr(filter, f) in (None, row[f]) for f in FLAGS)
         )
         if keep:
             found.append((shown[filter.sort], i))
@@ -208,10 +212,11 @@ BOUNDS = [
     {"text": "_"}, {"text": "never"}, {"feature": 3}, {"density_min": 0.05},
     {"density_max": 0.05}, {"density_min": 0.006, "density_max": 0.1}, {"max_min": 2.5},
     {"score_min": 0.25}, {"score_min": -1.0}, {"alive": True}, {"alive": False},
-    {"text": "t", "alive": True, "max_min": 1.0},
+    {"text": "t", "alive": True, "max_min": 1.0}, {"rare": True}, {"rare": False},
+    {"dense_1": True, "dense_10": False}, {"single_token": True}, {"position_bound": True},
+    {"outlier_bound": False},
 ]  # fmt: skip
-SORTS = ["feature", "label", "density", "fires", "mean", "max", "theta", "score", "score_low",
-         "score_high", "peak_token", "peak_share", "top_logit_token"]  # fmt: skip
+SORTS = [field.name for field in fields(FeatureRow)]
 
 
 @pytest.mark.parametrize("run", [True, False], ids=["with run", "bare"])
@@ -252,6 +257,40 @@ def test_row_content(store, bare):
     assert bare.rows(FeatureFilter(feature=2))[0][0].score is None
 
 
+def test_the_list_has_every_number_of_a_feature():
+    """All but what only its histograms need, and ids of tokens, which it shows as bytes."""
+    of_histograms = {"hist_first", "hist_counts", "pre_counts", "pre_unit", "positions"}
+    numbers = {f.name for f in fields(FeatureStats)} - of_histograms - {"top_logit"}
+    assert numbers <= set(SORTS)
+    assert {*FLAGS, "dead"} <= set(SORTS)
+
+
+def test_rows_agree_with_the_features(store):
+    for row in store.rows(FeatureFilter(sort="q50"))[0]:
+        stats = store.feature(row.feature)
+        for name in set(SORTS) & {f.name for f in fields(FeatureStats)} - {"peak_token"}:
+            assert getattr(row, name) == getattr(stats, name), name
+            assert type(getattr(row, name)) is type(getattr(stats, name)), name
+
+
+def test_a_list_over_a_run_of_some_features(tmp_path, root):
+    """Labels stand beside their own features, also where a run has others or none."""
+    handmade.write(tmp_path / "features.duckdb")
+    labels = [Explanation(i, "lexical", f"label {9 - i}", {}) for i in (2, 4, 77)]
+    write_results(tmp_path / "some.duckdb", {}, labels, [])
+    write_results(tmp_path / "none.duckdb", {}, [], [])
+    some = FeatureStore(root, tmp_path / "features.duckdb", tmp_path / "some.duckdb")
+    rows, _ = some.rows(FeatureFilter(sort="label"))
+    assert [(row.feature, row.label) for row in rows[:3]] == [
+        (4, "label 5"), (2, "label 7"), (0, None),
+    ]  # fmt: skip
+    assert [row.feature for row in some.rows(FeatureFilter(text="LABEL"))[0]] == [2, 4]
+    none = FeatureStore(root, tmp_path / "features.duckdb", tmp_path / "none.duckdb")
+    assert len(none.rows(FeatureFilter(sort="label"))[0]) == 6
+    assert none.rows(FeatureFilter(text="label"))[1] == 0
+    assert some.rows(FeatureFilter(sort="label"))[0] == rows, "one run's columns are not another's"
+
+
 def test_unknown_sort_column_is_refused(store):
     with pytest.raises(StoreError, match="cannot sort by 'density; DROP'.*feature, label"):
         store.rows(FeatureFilter(sort="density; DROP"))
@@ -264,6 +303,75 @@ def test_neighbours_follow_filter_and_sort(store):
     assert store.neighbours(by_density, 4) == (1, 3)
     assert store.neighbours(by_density, 3) == (4, None)
     assert store.neighbours(by_density, 0) == (None, None)
+
+
+# -- documents in pieces
+
+
+LONG = schema.PIECE * 2 + 10  # tokens: three pieces
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    """Documents around the length of a piece; each token is 1000 * document + position."""
+    lengths = {3: LONG, 5: 0, 6: schema.PIECE, 9: 1, 11: schema.PIECE + 1}
+    tables = handmade.rows()
+    tables["doc"] = [
+        {**tables["doc"][0], "doc": doc, "n_tokens": n, "ids": [1000 * doc + i for i in range(n)]}
+        for doc, n in reversed(lengths.items())
+    ]
+    spans = [(doc, start, length) for doc, n in lengths.items() if n for start, length in (
+        (0, 1), (n - 1, 1), (0, n), (max(schema.PIECE - 3, 0), 6), (max(n - 4, 0), 9),
+    ) if start < n]  # fmt: skip
+    one = tables["example"][0] | {"act_index": [], "act_value": [], "peak": 0}
+    tables["example"] = [
+        one | {"rank": rank, "doc": doc, "start": start, "length": length}
+        for rank, (doc, start, length) in enumerate(spans)
+    ]
+    path = tmp_path_factory.mktemp("pieces") / "features.duckdb"
+    handmade.write(path, tables)
+    return path, tables, spans
+
+
+def test_windows_across_pieces_are_what_a_slice_would_give(pieces, root):
+    path, tables, spans = pieces
+    ids = {row["doc"]: row["ids"] for row in tables["doc"]}
+    found = FeatureStore(root, path).examples(1)
+    assert len(found) == len(spans) > 15
+    for example, (doc, start, length) in zip(found, spans, strict=True):
+        assert list(example.ids) == ids[doc][start : start + length], (doc, start, length)
+
+
+def test_documents_are_one_row_each_in_plain_sql(pieces):
+    path, tables, _ = pieces
+    with duckdb.connect(str(path), read_only=True) as con:
+        rows = con.execute("SELECT doc, n_tokens, ids FROM doc ORDER BY doc").fetchall()
+        longest = con.execute("SELECT max(len(ids)), count(*) FROM text").fetchone()
+        plan = con.execute('EXPLAIN SELECT doc, "use" FROM doc').fetchall()[0][1]
+    expected = sorted((row["doc"], row["n_tokens"], row["ids"]) for row in tables["doc"])
+    assert rows == expected
+    assert longest == (schema.PIECE, 3 + 0 + 1 + 1 + 2)
+    assert "LIST" not in plan.upper(), "who does not ask for ids does not read them"
+
+
+def test_documents_in_blocks_are_stored_as_in_one(pieces, tmp_path):
+    _, tables, _ = pieces
+    arrow = {
+        name: pa.Table.from_pylist(rows, schema=handmade.arrow_schema(name))
+        for name, rows in tables.items()
+    }
+    whole = write_features(tmp_path / "whole.duckdb", {}, arrow)
+    arrow["doc"] = arrow["doc"].sort_by("doc")
+    blocks = arrow | {"doc": (arrow["doc"].slice(i, 2) for i in range(0, 5, 2))}
+    assert write_features(tmp_path / "blocks.duckdb", {}, blocks) == whole
+
+
+def test_a_missing_piece_is_told(pieces, root, tmp_path):
+    path = Path(shutil.copy(pieces[0], tmp_path))
+    with duckdb.connect(str(path)) as con:
+        con.execute("DELETE FROM text WHERE piece = 1")
+    with pytest.raises(StoreError, match="missing from this store: make it again"):
+        FeatureStore(root, path).examples(1)
 
 
 # -- content hash
@@ -295,6 +403,40 @@ def test_hash_differs_when_a_value_changes(tmp_path, change):
     tables = handmade.rows()
     tables[table][row] |= values
     assert handmade.write(tmp_path / "b.duckdb", tables) != handmade.write(tmp_path / "a.duckdb")
+
+
+def test_hash_does_not_ask_how_rows_lie(store, tmp_path):
+    """Out of order they are sorted first; the same rows again give the same hash."""
+    shutil.copyfile(store.path, tmp_path / "mixed.duckdb")
+    with duckdb.connect(str(tmp_path / "mixed.duckdb")) as con:
+        for table in ("example", "logit"):
+            order = "ORDER BY hash(feature), feature DESC"
+            con.execute(f"CREATE TABLE other AS SELECT * FROM {table} {order}")
+            con.execute(f"DELETE FROM {table}; INSERT INTO {table} SELECT * FROM other {order}")
+            con.execute("DROP TABLE other")
+        assert schema.content_hash(con) == store.meta["content_hash"]
+        con.execute("UPDATE example SET rank = 7 WHERE feature = 3")
+        assert schema.content_hash(con) != store.meta["content_hash"]
+
+
+def test_order_is_told_within_and_between_batches():
+    def told(*parts: list[tuple[int, str]]) -> bool:
+        names = pa.schema([("a", pa.int32()), ("b", pa.string())])
+        batches = [
+            pa.RecordBatch.from_pylist([dict(a=a, b=b) for a, b in part], schema=names)
+            for part in parts
+        ]
+        try:
+            return list(in_order(batches, ["a", "b"])) == [b for b in batches if len(b)]
+        except OutOfOrder:
+            return False
+
+    assert told([(0, "b"), (1, "a")], [], [(1, "b"), (2, "a")])
+    assert told([]) and told([(3, "z")])
+    assert not told([(0, "b"), (0, "a")])
+    assert not told([(1, "b")], [(1, "a")])
+    assert not told([(1, "b")], [(1, "b")]), "twice the same key"
+    assert not told([(1, "a")], [], [(0, "b")])
 
 
 def test_hash_can_be_computed_again_from_the_file(store):
