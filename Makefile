@@ -32,7 +32,8 @@ bench: .venv/installed
 	@set -e; for script in bench/[a-z]*.py; do name=$$(basename $$script .py); \
 		echo "== python -m bench.$$name"; .venv/bin/python -m bench.$$name $(ARGS); done
 
-peers: .peers/saelens/installed .peers/dictionary_learning/installed
+peers: .peers/saelens/installed .peers/dictionary_learning/installed .peers/sae_dashboard/installed \
+	.peers/delphi/installed
 
 .venv/bin/pip:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none is on PATH" >&2; exit 1; }
@@ -70,4 +71,23 @@ peers: .peers/saelens/installed .peers/dictionary_learning/installed
 	@.peers/dictionary_learning/bin/python $(PIP_INSTALL) dictionary-learning==0.1.0 \
 		-c .peers/dictionary_learning/constraints.txt
 	@.peers/dictionary_learning/bin/python -m pip uninstall --quiet --yes torchvision
+	@touch $@
+
+# It asks for NumPy below 2, which newer pyarrows refuse. torchvision and torchaudio as above.
+.peers/sae_dashboard/installed: | .peers/sae_dashboard/bin/pip
+	@echo "installing into .peers/sae_dashboard (a few minutes)"
+	@printf 'torch==2.13.0\npyarrow<22\n' > .peers/sae_dashboard/constraints.txt
+	@.peers/sae_dashboard/bin/python $(PIP_INSTALL) torch==2.13.0
+	@.peers/sae_dashboard/bin/python $(PIP_INSTALL) sae-dashboard==0.8.0 \
+		-c .peers/sae_dashboard/constraints.txt
+	@.peers/sae_dashboard/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
+	@touch $@
+
+# It brings vLLM: 6.5 GB.
+.peers/delphi/installed: | .peers/delphi/bin/pip
+	@echo "installing into .peers/delphi (6.5 GB, ten minutes)"
+	@echo "torch==2.13.0" > .peers/delphi/constraints.txt
+	@.peers/delphi/bin/python $(PIP_INSTALL) torch==2.13.0
+	@.peers/delphi/bin/python $(PIP_INSTALL) eai-delphi==0.1.3 -c .peers/delphi/constraints.txt
+	@.peers/delphi/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
 	@touch $@

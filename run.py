@@ -86,20 +86,23 @@ def main(argv: list[str]) -> int:
     from sae.config import Refused
 
     module, dataclass_name, _ = COMMANDS[name]
-    command = importlib.import_module(module)
-    args = tyro.cli(
-        getattr(command, dataclass_name),
-        prog=f"run.py {name}",
-        args=argv[len(name.split()) :],
-        config=(tyro.conf.PositionalRequiredArgs,),
-    )
-    keep_freed_memory()
     try:
+        command = importlib.import_module(module)
+        args = tyro.cli(
+            getattr(command, dataclass_name),
+            prog=f"run.py {name}",
+            args=argv[len(name.split()) :],
+            config=(tyro.conf.PositionalRequiredArgs,),
+        )
+        keep_freed_memory()
         refuse_odd_numbers(args)
         return command.run(args)
     except (WorkbenchError, Refused) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written was published", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A harvest's time over that of the model's forward pass and one encoder product; its memory.
 
     python -m bench.harvest [--model demo|gpt2-small] [--tokens N] [--d-sae N] [--block B ...]
-                            [--rounds R] [--threads T] [--sae FOLDER] [--peer sae_dashboard] [--json]
+                            [--rounds R] [--threads T] [--sae FOLDER] [--json]
+    python -m bench.harvest --model gpt2-small --peer sae_dashboard|delphi [--tokens N ...]
 
 In turn, each in a process of its own, once its model and SAE are loaded:
 
@@ -11,11 +12,11 @@ In turn, each in a process of its own, once its model and SAE are loaded:
 
 Peak memory is what the process itself holds, its libraries and weights included: pages of the
 memory-mapped activations, which the system takes back when it needs them, are not counted. The SAE
-is made up, for speed does not depend on what it learnt: directions of tokens, thresholds such that
-the i-th commonest feature fires with a frequency of about i^-0.8. --sae takes a trained one.
+is made up (bench/subjects/made_up.py); --sae takes a trained one.
 
 gpt2-small is that model's shape with random weights, and a vocabulary of its size learnt from the
-text. --peer runs another library's harvest of the same model, SAE and contexts (bench/peers/).
+text. --peer runs another library on the same model, SAE and contexts (bench/peers/), in turn with
+ours, which begins with the text.
 """
 
 from __future__ import annotations
@@ -27,51 +28,29 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch, as run.py d
 import argparse
 import json
 import multiprocessing
-import shutil
 import statistics
+import subprocess
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from bench.subjects.made_up import Subject, gpt2_small, made_up_sae
 from run import keep_freed_memory
 
-TEXT = "python:stdlib"
-PER_DOCUMENT = 16  # contexts of one file at most, as the demo takes them
-CALIBRATION_ROWS = 65_536  # of the thresholds
 ENCODED = 4_096  # rows of one product
+PEERS = ("sae_dashboard", "delphi")
+ROOT = Path(__file__).parent.parent
 SIZES = {  # site, tokens, d_sae, L0
     "demo": ("resid_post.2", 1_000_000, 2_048, 32.0),
     "gpt2-small": ("resid_post.8", 200_000, 16_384, 64.0),
 }
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is harvested; everything lies in `folder`."""
-
-    folder: Path
-    lm: str  # demo, or a model folder
-    sae: Path
-    site: str
-    tokens: int
-    d_sae: int
-    l0: float
-    threads: int
-
-    def spec(self):
-        from data.activations import ActivationSpec
-        from data.tokens import ContextRule
-
-        rule = ContextRule(per_document=PER_DOCUMENT)
-        return ActivationSpec(self.lm, self.site, TEXT, tokens=self.tokens, rule=rule)
 
 
 class Clock:
@@ -115,18 +94,18 @@ def own_memory() -> Iterator[list[float]]:
 # ---------------------------------------------------------------- what is measured
 
 
-def whole(setting: Setting, block: int) -> dict:
+def whole(subject: Subject, block: int) -> dict:
     """Seconds by phase from text to a published store; peak memory; what came out."""
     from data.activations import ActivationCache, build_cache
     from data.features_store import write_features
     from interp.harvest import Harvest, HarvestConfig
 
-    lm, sae = loaded(setting)
-    with tempfile.TemporaryDirectory(dir=setting.folder) as folder, own_memory() as peak:
+    lm, sae = loaded(subject)
+    with tempfile.TemporaryDirectory(dir=subject.folder) as folder, own_memory() as peak:
         out, scratch = Path(folder), Path(folder) / "scratch"
         scratch.mkdir()
         clock = Clock()
-        for _ in build_cache(out, lm, setting.spec()):
+        for _ in build_cache(out, lm, subject.spec()):
             pass
         cache = ActivationCache(out)
         clock.lap("capture")
@@ -143,13 +122,13 @@ def whole(setting: Setting, block: int) -> dict:
     return {"phases": clock.seconds(), "own_mb": peak[0], **facts}
 
 
-def bare(setting: Setting) -> dict:
+def bare(subject: Subject) -> dict:
     """Seconds of the forward pass and of the encoder product, over the same contexts."""
     from data.text import documents
     from data.tokens import ContextMaker
 
-    lm, sae = loaded(setting)
-    spec, clock = setting.spec(), Clock()
+    lm, sae = loaded(subject)
+    spec, clock = subject.spec(), Clock()
     maker = ContextMaker(lm.tokenizer, spec.rule, spec.tokens, 32)
     W, b = sae.W_enc.detach(), sae.b_enc.detach()
     z = torch.empty(ENCODED, sae.d_sae)
@@ -157,7 +136,7 @@ def bare(setting: Setting) -> dict:
     for contexts in maker(documents(spec.text, spec.text_field)):
         ids = torch.from_numpy(contexts.ids.astype(np.int64))
         clock.lap(None)
-        x = lm.capture(ids, [setting.site])[setting.site]
+        x = lm.capture(ids, [subject.site])[subject.site]
         clock.lap("forward")
         kept = x[torch.from_numpy(maker.mask.keep_ids(contexts))]
         waiting = torch.cat([waiting, kept.float()])
@@ -169,84 +148,59 @@ def bare(setting: Setting) -> dict:
     return {"phases": clock.seconds()}
 
 
-def loaded(setting: Setting):
+def contexts(subject: Subject, out: Path) -> None:
+    """Writes the token ids of all contexts, [n, context]."""
+    from data.lm import load
+    from data.text import documents
+    from data.tokens import ContextMaker
+
+    spec = subject.spec()
+    maker = ContextMaker(load(subject.lm, "cpu").tokenizer, spec.rule, spec.tokens, 32)
+    np.save(out, np.concatenate([c.ids for c in maker(documents(spec.text, spec.text_field))]))
+
+
+def peer(subject: Subject, name: str) -> dict:
+    """Seconds by phase of another library; what it wrote, in MB, and of how many features."""
+    with tempfile.TemporaryDirectory(dir=subject.folder) as folder:
+        out = Path(folder)
+        apart(contexts, subject, out / "ids.npy")
+        job = {
+            "lm": subject.lm,
+            "sae": str(subject.sae),
+            "site": subject.site,
+            "ids": str(out / "ids.npy"),
+            "ignore": [0],  # the one special token: begins contexts and fills them
+            "threads": subject.threads,
+            "out": folder,
+        }
+        (out / "job.json").write_text(json.dumps(job))
+        python = ROOT / ".peers" / name / "bin/python"
+        if not python.exists():
+            raise SystemExit(f"{python} is not there: make peers")
+        command = [str(python), "-m", f"bench.peers.{name}", str(out / "job.json")]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
+        return json.loads((out / "facts.json").read_text())
+
+
+def loaded(subject: Subject):
     """The language model and the SAE."""
     from data import lm as language_models
     from sae import formats
 
     keep_freed_memory()
-    if setting.threads:
-        torch.set_num_threads(setting.threads)
-    lm = language_models.load(setting.lm, "cpu")
-    return lm, formats.load(setting.sae)[0].requires_grad_(False)
+    if subject.threads:
+        torch.set_num_threads(subject.threads)
+    lm = language_models.load(subject.lm, "cpu")
+    return lm, formats.load(subject.sae)[0].requires_grad_(False)
 
 
 def apart(work, *arguments):
     """work(*arguments) in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work, arguments)
-
-
-# ---------------------------------------------------------------- models and SAEs made up
-
-
-def gpt2_small(folder: Path) -> None:
-    """A model folder of GPT-2 small's shape, its weights random as at the start of training."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    from data.text import documents
-
-    end = "<|endoftext|>"
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=50_257, special_tokens=[end], initial_alphabet=alphabet, show_progress=False
-    )
-    raw.train_from_iterator((d.text for d in documents(TEXT)), trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token=end, eos_token=end)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config(bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
-
-
-def made_up(setting: Setting) -> None:
-    """Saves a JumpReLU SAE whose features fire on tokens like one they are named after."""
-    from data.activations import ActivationCache, build_cache
-    from data.lm import load
-    from sae import formats
-    from sae.models import JumpReLUSAE
-
-    lm, generator = load(setting.lm, "cpu"), torch.Generator().manual_seed(0)
-    with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
-        spec = replace(setting.spec(), tokens=CALIBRATION_ROWS)
-        for _ in build_cache(Path(folder), lm, spec):
-            pass
-        x = torch.from_numpy(np.array(ActivationCache(Path(folder)).x))
-    mean = x.mean(0)
-    named_after = torch.randint(0, len(x), (setting.d_sae,), generator=generator)
-    directions = x[named_after] - mean + 0.3 * x.std() * torch.randn(
-        setting.d_sae, x.shape[1], generator=generator
-    )  # fmt: skip
-    directions = torch.nn.functional.normalize(directions)
-    frequency = torch.arange(1, setting.d_sae + 1).double() ** -0.8
-    frequency *= setting.l0 / frequency.sum()
-    sae = JumpReLUSAE(x.shape[1], setting.d_sae)
-    with torch.no_grad():
-        sae.W_enc.copy_(directions.T)
-        sae.W_dec.copy_(directions)
-        sae.b_dec.copy_(mean)
-        sae.b_enc.copy_(-(mean @ sae.W_enc))
-        for i in range(0, setting.d_sae, 1_024):
-            pre = (x @ sae.W_enc[:, i : i + 1_024] + sae.b_enc[i : i + 1_024]).sort(dim=0).values
-            rank = ((1 - frequency[i : i + 1_024].clamp(max=0.5)) * (len(x) - 1)).long()
-            sae.threshold[i : i + 1_024] = pre.gather(0, rank[None])[0].clamp_min(1e-3)
-    setting.sae.mkdir()
-    block = int(setting.site.rpartition(".")[2])
-    names = {"model_name": setting.lm, "hook_name": f"blocks.{block}.hook_resid_post"}
-    formats.save(sae, setting.sae, names | {"context_size": 256, "prepend_bos": True})
 
 
 # ---------------------------------------------------------------- the tables
@@ -282,6 +236,30 @@ def report(wholes: list[dict], bares: list[dict], block: int) -> dict:
     return row
 
 
+def compare(ours: list[dict], theirs: list[dict], subject: Subject) -> dict:
+    """Prints medians over the rounds of ours and of the peer; returns them."""
+    print(f"\n{ours[0]['tokens']:,} tokens, {subject.d_sae:,} features, L0 {ours[0]['l0']:.1f}")
+    print(f"{'median of rounds':<20}{'wall s':>9}{'CPU s':>9}")
+    row = {"tokens": ours[0]["tokens"], "l0": ours[0]["l0"], "library": theirs[0]["library"]}
+    for name, rounds in (("ours", ours), (row["library"], theirs)):
+        for phase in rounds[0]["phases"]:
+            both = [statistics.median(r["phases"][phase][c] for r in rounds) for c in (0, 1)]
+            print(f"  {phase:<18}{both[0]:>9.1f}{both[1]:>9.1f}")
+            row[f"{name} {phase}"] = both
+        row[name] = [statistics.median(total(r, c) for r in rounds) for c in (0, 1)]
+        print(f"{name:<20}{row[name][0]:>9.1f}{row[name][1]:>9.1f}")
+    row["ratio"] = [
+        statistics.median(total(t, c) / total(o, c) for t, o in zip(theirs, ours, strict=True))
+        for c in (0, 1)
+    ]
+    row["written_mb"] = ours[0]["store_mb"], theirs[0]["mb"]
+    row["features"] = theirs[0]["features"]
+    print(f"{'theirs / ours':<20}{row['ratio'][0]:>9.2f}{row['ratio'][1]:>9.2f}")
+    print(f"written: {row['written_mb'][0]:,.0f} and {row['written_mb'][1]:,.0f} MB; "
+          f"features with examples there: {row['features']:,}", flush=True)  # fmt: skip
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=SIZES, default="demo")
@@ -291,12 +269,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its own choice")
     parser.add_argument("--sae", type=Path, help="folder of a trained SAE (model demo)")
+    parser.add_argument("--peer", choices=PEERS)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if args.peer and args.model == "demo":
+        parser.error("the peers' drivers read a GPT-2: add --model gpt2-small")
     site, tokens, d_sae, l0 = SIZES[args.model]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        setting = Setting(
+        subject = Subject(
             folder, "demo" if args.model == "demo" else str(folder / "lm"),
             (args.sae or folder / "sae").resolve(), site, int(args.tokens or tokens),
             args.d_sae or d_sae, l0, args.threads,
@@ -304,16 +285,21 @@ def main() -> None:
         if args.model == "gpt2-small":
             apart(gpt2_small, folder / "lm")
         if args.sae is None:
-            apart(made_up, setting)
+            apart(made_up_sae, subject)
         rows = []
         for block in args.block:
-            rounds = [(apart(bare, setting), apart(whole, setting, block))
-                      for _ in range(args.rounds)]  # fmt: skip
-            bares, wholes = (list(column) for column in zip(*rounds, strict=True))
-            rows.append(report(wholes, bares, block))
+            other = (
+                (lambda: peer(subject, args.peer)) if args.peer else lambda: apart(bare, subject)
+            )
+            rounds = [(other(), apart(whole, subject, block)) for _ in range(args.rounds)]
+            others, wholes = (list(column) for column in zip(*rounds, strict=True))
+            if args.peer:
+                rows.append(compare(wholes, others, subject))
+            else:
+                rows.append(report(wholes, others, block))
     if args.json:
         machine = {"cpus": os.cpu_count(), "threads": args.threads or torch.get_num_threads()}
-        about = {"model": args.model, "d_sae": setting.d_sae, **machine}
+        about = {"model": args.model, "d_sae": subject.d_sae, **machine}
         print(json.dumps({"bench": "harvest", **about, "rows": rows}))
 
 

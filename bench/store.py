@@ -98,7 +98,7 @@ def page(store: FeatureStore, i: int, what: str) -> None:
     store.feature(i)
     if what == "page, no text":
         with store.root.reading(store.path) as (cursor, alias):
-            cursor.execute(f"SELECT {EXAMPLE} FROM {alias}.example_any WHERE feature = {i}")
+            cursor.execute(f"SELECT {EXAMPLE} FROM {alias}.example WHERE feature = {i}")
             cursor.fetchall()
     else:
         store.examples(i, "top" if what == "page, one kind" else None)

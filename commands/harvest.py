@@ -44,13 +44,15 @@ def run(args: HarvestArgs) -> int:
     workspace = Workspace.open(args.workspace)
     folder = workspace.sae(args.name)
     options = {name: getattr(args, name) for name in (*KINDS, "seed", "block")}
-    HarvestConfig(**options, shards=args.shards or 1)  # refused before any work
+    HarvestConfig(**options, shards=1 if args.shards is None else args.shards)  # refused early
     sae, lm, training = join(folder, args.device)
     spec = spec_of(training)
     if args.tokens is not None:
         spec = replace(spec, tokens=int(args.tokens))
     cache = capture(workspace, lm, spec)
     shards = args.shards or -(-cache.n_rows // SHARD_TOKENS)
+    documents = len(cache.documents)
+    print(f"harvest: {cache.n_rows:,} tokens of {documents:,} documents")
     config = HarvestConfig(**options, shards=shards)
     began = time.monotonic()
     with workspace.unfinished_harvest(args.name, keep=args.resume) as scratch:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,9 @@ import pyarrow.compute as pc
 
 from data import schema
 from data.errors import StoreError
-from data.schema import PIECE, USES, Root
+from data.schema import PIECE, Root
+
+MISSING = "texts that examples stand in are missing from this store: make it again"
 
 
 def load_documents(con: Any, given: pa.Table | Iterable[pa.Table]) -> None:
@@ -53,7 +54,7 @@ def _sorted(table: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class Documents:
-    """Where the text of each document lies and what it may be used for, sorted by number.
+    """Name, use and place of each document's text, sorted by number.
 
     Read once for as long as the store is attached as `store`.
     """
@@ -62,28 +63,32 @@ class Documents:
     doc: np.ndarray
     first_piece: np.ndarray
     n_tokens: np.ndarray
-    purpose: np.ndarray  # place in USES, -1 for any other use
+    name: pa.Array
+    use: pa.Array
 
     @classmethod
     def of(cls, root: Root, cursor: Any, store: str) -> Documents:
         def read() -> Documents:
-            columns = cursor.execute(f"""
-                SELECT doc, first_piece, n_tokens,
-                    coalesce(list_position({list(USES)}, "use") - 1, -1)::TINYINT AS purpose
-                FROM {store}.document ORDER BY doc""").fetchnumpy()
-            return cls(store, **columns)
+            table = cursor.sql(f"""
+                SELECT doc, first_piece, n_tokens, name, "use" FROM {store}.document ORDER BY doc
+                """).to_arrow_table()
+            columns = {name: table[name].combine_chunks() for name in table.column_names}
+            numbers = {n: columns.pop(n).to_numpy() for n in ("doc", "first_piece", "n_tokens")}
+            return cls(store, **numbers, **columns)
 
         return root.remember(store, "documents", read)
 
-    def refuse_others(self, docs: Sequence[int], use: str, path: Path) -> None:
-        """StoreError unless all of `docs` are for `use`: a view can be redefined."""
-        at = np.searchsorted(self.doc, np.array(docs, dtype=np.int64))
-        wrong = self.purpose[at] != USES.index(use)
-        if wrong.any():
-            raise StoreError(
-                f"example_{use} of {path} gives texts that are for another use (document "
-                f"{docs[int(wrong.argmax())]}): it was changed after its harvest; make it again"
-            )
+    def _places(self, docs: np.ndarray) -> np.ndarray:
+        at = np.searchsorted(self.doc, docs)
+        if (at == len(self.doc)).any() or (self.doc[at] != docs).any():
+            raise StoreError(MISSING)
+        return at
+
+    def about(self, docs: Sequence[int]) -> list[tuple[str, str]]:
+        """(name, use) of each."""
+        at = self._places(np.array(docs, dtype=np.int64))
+        columns = (column.take(at).to_pylist() for column in (self.name, self.use))
+        return list(zip(*columns, strict=True))
 
     def texts(self, cursor: Any, places: Sequence[tuple[int, int, int]]) -> list[tuple[int, ...]]:
         """Token ids of each (document, start, length).
@@ -94,10 +99,11 @@ class Documents:
         if not places:
             return []
         doc, start, length = np.array(places, dtype=np.int64).T
-        at = np.searchsorted(self.doc, doc)
-        stop = np.maximum(np.minimum(start + length, self.n_tokens[at]), start + 1)
+        at = self._places(doc)
+        if (start + length > self.n_tokens[at]).any():
+            raise StoreError(MISSING)
         first = self.first_piece[at] + start // PIECE
-        last = self.first_piece[at] + (stop - 1) // PIECE
+        last = self.first_piece[at] + (start + length - 1) // PIECE
         spans = [np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]
         numbers = np.unique(np.concatenate(spans))
         listed = ", ".join(map(str, numbers))
@@ -105,10 +111,10 @@ class Documents:
             f"SELECT piece, ids FROM {self.store}.text WHERE piece IN ({listed})"
         ).fetchnumpy()
         if len(read["piece"]) != len(numbers):
-            raise StoreError("texts of examples are missing from this store: make it again")
+            raise StoreError(MISSING)
         ids = read["ids"][np.argsort(read["piece"])]
         flat, ends = np.concatenate(ids), np.cumsum([len(some) for some in ids])
         # Pieces of a document follow one another, and all but the last are full.
         at = np.searchsorted(numbers, first)
         begin = ends[at] - [len(ids[i]) for i in at] + start % PIECE
-        return [tuple(flat[a:b].tolist()) for a, b in zip(begin, begin + stop - start, strict=True)]
+        return [tuple(flat[a:b].tolist()) for a, b in zip(begin, begin + length, strict=True)]

@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from data import schema
+from data.documents_store import Documents
 from data.errors import StoreError
-from data.features_store import KINDS, read_texts
+from data.features_store import KINDS
 from data.records import CausalScore, ExampleEffect, FeatureEffect, Stretch
 from data.schema import Root
 from data.workspace import publish
@@ -53,7 +54,7 @@ def stretches(
             [features.start, features.stop, list(kinds), per_feature],
         ).fetchall()
         places = [(doc, start, length) for *_, doc, start, _peak, length in rows]
-        texts = read_texts(root, cursor, store, places)
+        texts = Documents.of(root, cursor, store).texts(cursor, places)
     return [Stretch(*row, ids) for (*row, _length), ids in zip(rows, texts, strict=True)]
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,8 +38,8 @@ MISSES = ("under", "token")  # parts of `near_miss`
 ORDER = {name: place for place, name in enumerate((*KINDS, "", *BANDS, *MISSES))}
 WRITER_MEMORY = "1GB"
 
-EXAMPLE = """feature, kind, part, rank, doc, document, "use", start, length, peak, max, pre,
-    inclusion, copies, act_index, act_value"""
+EXAMPLE = """feature, kind, part, rank, doc, start, length, peak, max, pre, inclusion, copies,
+    act_index, act_value"""
 
 
 def write_features(
@@ -210,30 +211,29 @@ class FeatureStore:
         which = f"feature IN ({_numbers(features)})"
         if kind is not None:
             which += f" AND kind = '{kind}'"
+        source = "example" if use is None else f"example_{use}"
         with self.root.reading(self.path) as (cursor, store):
-            rows = cursor.execute(
-                f"SELECT {EXAMPLE} FROM {store}.example_{use or 'any'} WHERE {which}"
-            ).fetchall()
-            rows.sort(key=lambda row: (row[0], ORDER[row[1]], ORDER[row[2]], row[3]))
-            docs = Documents.of(self.root, cursor, store)
-            if use is not None:
-                docs.refuse_others([row[4] for row in rows], use, self.path)
-            texts = docs.texts(cursor, [(row[4], row[7], row[8]) for row in rows])
-        return [_example(*row, ids) for row, ids in zip(rows, texts, strict=True)]
+            rows = cursor.execute(f"SELECT {EXAMPLE} FROM {store}.{source} WHERE {which}")
+            rows = sorted(rows.fetchall(), key=lambda r: (r[0], ORDER[r[1]], ORDER[r[2]], r[3]))
+            documents = Documents.of(self.root, cursor, store)
+            about = documents.about([row[4] for row in rows])
+            if use is not None and any(its != use for _, its in about):  # a view can be redefined
+                raise StoreError(
+                    f"{source} of {self.path} gives texts that are for another use: it was "
+                    "changed after its harvest; make it again"
+                )
+            texts = documents.texts(cursor, [row[4:7] for row in rows])  # doc, start, length
+        return [_example(*row) for row in zip(rows, about, texts, strict=True)]
 
 
 def _numbers(values: Iterable[int]) -> str:
     return ", ".join(str(int(value)) for value in values)
 
 
-def _example(
-    feature, kind, part, rank, doc, document, use, start, length, peak, max, pre, inclusion, copies,
-    act_index, act_value, ids,
-) -> Example:  # fmt: skip
+def _example(row: tuple[Any, ...], about: tuple[str, str], ids: tuple[int, ...]) -> Example:
+    """From a row in the order of EXAMPLE, its document's name and use, and its text."""
+    feature, kind, part, rank, doc, start, length, *numbers, act_index, act_value = row
     values = [0.0] * length
     for index, value in zip(act_index, act_value, strict=True):
         values[index] = value
-    return Example(
-        feature, kind, part, rank, doc, document, use, start, peak, max, pre, inclusion, copies,
-        tuple(ids), tuple(values),
-    )  # fmt: skip
+    return Example(feature, kind, part, rank, doc, *about, start, *numbers, ids, tuple(values))

@@ -23,6 +23,7 @@ BITS = 3  # bins of an octave, as a power of two
 PRE_RANGE, PRE_STEP = (-6.0, 4.0), 0.1
 PRE_SAMPLE = 16  # one row in so many enters the pre-activation histogram
 MOMENTS = 4
+LEAST = 1e-4, 3e-3  # deviation over mean from which on skew and kurtosis are told
 
 
 class Entries(NamedTuple):
@@ -154,19 +155,20 @@ class StreamingStats:
     def moments(self) -> dict[str, np.ndarray]:
         """mean, sd, skew and excess kurtosis of the non-zero activations [d_sae]; NaN: undefined.
 
-        Those of the fires themselves (divided by n). Skew and kurtosis of equal values have none.
+        Those of the fires themselves (divided by n). Nearly equal values have no skew and kurtosis.
         """
         n = np.where(self.fires > 0, self.fires, np.nan)
         m1, m2, m3, m4 = self.powers / n
         variance = np.maximum(m2 - m1**2, 0)
-        varied = np.where(variance > 1e-10 * m2, variance, np.nan)  # below that it is rounding
+        # Below these deviations, relative to the mean, raw powers leave nothing but rounding.
+        varied, widely = (np.where(variance > least**2 * m2, variance, np.nan) for least in LEAST)
         third = m3 - 3 * m1 * m2 + 2 * m1**3
         fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
         return {
             "mean": m1,
             "sd": np.sqrt(variance),
             "skew": third / varied**1.5,
-            "kurtosis": fourth / varied**2 - 3,
+            "kurtosis": fourth / widely**2 - 3,
         }
 
     def quantiles(self, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

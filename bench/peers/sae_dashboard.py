@@ -2,8 +2,8 @@
 
     PYTHONPATH=. .peers/sae_dashboard/bin/python -m bench.peers.sae_dashboard JOB.json
 
-In:  a job that bench/harvest.py writes: a GPT-2 folder, an SAE in SAELens's layout, contexts of token
-     ids, those to leave out. Out: features.html in the job's folder, and facts.json.
+In:  a job that bench/harvest.py writes: a GPT-2 folder, an SAE in SAELens's layout, contexts of
+     token ids, those to leave out. Out: features.html in the job's folder, and facts.json.
 
 Its defaults: 256 features and 64 contexts at once, 20 top sequences and 5 in each of 10 intervals.
 cache_dir is given, as its Neuronpedia runner does: without one the model runs again for every 256
@@ -24,8 +24,35 @@ from sae_dashboard.data_writing_fns import save_feature_centric_vis
 from sae_dashboard.sae_vis_data import SaeVisConfig
 from sae_dashboard.sae_vis_runner import SaeVisRunner
 from sae_lens import SAE, HookedSAETransformer
+from transformer_lens import HookedTransformerConfig
+from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from run import keep_freed_memory
+
+
+def hooked_gpt2(folder: str) -> HookedSAETransformer:
+    """As its from_pretrained_no_processing would, which takes only models of its own list."""
+    source = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    shape = source.config
+    config = HookedTransformerConfig(
+        n_layers=shape.n_layer,
+        d_model=shape.n_embd,
+        n_heads=shape.n_head,
+        d_head=shape.n_embd // shape.n_head,
+        n_ctx=shape.n_positions,
+        d_vocab=shape.vocab_size,
+        act_fn=shape.activation_function,
+        eps=shape.layer_norm_epsilon,
+        normalization_type="LN",
+        device="cpu",
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = HookedSAETransformer(config, tokenizer=tokenizer)
+    weights = convert_gpt2_weights(source, config)
+    options = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
+    model.load_and_process_state_dict(weights, **dict.fromkeys(options, False))
+    return model.eval()
 
 
 def main() -> None:
@@ -34,7 +61,7 @@ def main() -> None:
     if job["threads"]:
         torch.set_num_threads(job["threads"])
     out = Path(job["out"])
-    model = HookedSAETransformer.from_pretrained_no_processing(job["lm"], device="cpu")
+    model = hooked_gpt2(job["lm"])
     sae = SAE.load_from_disk(job["sae"], device="cpu")
     tokens = torch.from_numpy(np.load(job["ids"])).long()
     marks = [(time.perf_counter(), time.process_time())]

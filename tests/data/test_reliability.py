@@ -387,7 +387,9 @@ def test_a_view_that_was_redefined_is_refused(leaky, view):
         lambda: store.examples_for([1], "explain"),
         lambda: store.examples(1, use="explain"),
     ):
-        with pytest.raises(StoreError, match="example_explain of .* for another use .document 1"):
+        with pytest.raises(
+            StoreError, match="example_explain of .* for another use: it was changed"
+        ):
             ask()
     assert {e.doc for e in store.examples_for([1], "score")[1]} == {1}, "the others still serve"
 

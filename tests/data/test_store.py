@@ -321,8 +321,8 @@ def pieces(tmp_path_factory):
         for doc, n in reversed(lengths.items())
     ]
     spans = [(doc, start, length) for doc, n in lengths.items() if n for start, length in (
-        (0, 1), (n - 1, 1), (0, n), (max(schema.PIECE - 3, 0), 6), (max(n - 4, 0), 9),
-    ) if start < n]  # fmt: skip
+        (0, 1), (n - 1, 1), (0, n), (schema.PIECE - 3, 6), (schema.PIECE - 6, 6), (n - 4, 4),
+    ) if start >= 0 and start + length <= n]  # fmt: skip
     one = tables["example"][0] | {"act_index": [], "act_value": [], "peak": 0}
     tables["example"] = [
         one | {"rank": rank, "doc": doc, "start": start, "length": length}
@@ -366,10 +366,20 @@ def test_documents_in_blocks_are_stored_as_in_one(pieces, tmp_path):
     assert write_features(tmp_path / "blocks.duckdb", {}, blocks) == whole
 
 
-def test_a_missing_piece_is_told(pieces, root, tmp_path):
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM text WHERE piece = 1",
+        "DELETE FROM document WHERE doc = 9",
+        "DELETE FROM document WHERE doc = 11",
+        "DELETE FROM document",
+        "UPDATE document SET n_tokens = n_tokens - 1 WHERE doc = 3",
+    ],
+)
+def test_a_missing_text_is_told(pieces, root, tmp_path, change):
     path = Path(shutil.copy(pieces[0], tmp_path))
     with duckdb.connect(str(path)) as con:
-        con.execute("DELETE FROM text WHERE piece = 1")
+        con.execute(change)
     with pytest.raises(StoreError, match="missing from this store: make it again"):
         FeatureStore(root, path).examples(1)
 

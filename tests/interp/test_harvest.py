@@ -124,6 +124,21 @@ def test_moments_are_scipys(run):
             assert row["sd"] == 0 and row["skew"] is None and row["kurtosis"] is None
 
 
+def test_nearly_equal_values_have_no_skew_and_kurtosis():
+    """Raw powers cancel: what is left there is rounding."""
+    rng = np.random.default_rng(0)
+    s = stats.StreamingStats(3, 1.0, np.ones(3), 32)
+    values = [1 + deviation * rng.normal(size=1000) for deviation in (1e-5, 1e-3, 0.1)]
+    f, v = np.repeat(np.arange(3), 1000), np.concatenate(values).astype(np.float32)
+    places = np.zeros(1000, dtype=np.int64)
+    rows = stats.Rows(places, places, places > 0)
+    s.update(stats.Entries(f, np.tile(np.arange(1000), 3), v), rows)
+    found = s.moments()
+    assert np.isnan(found["skew"]).tolist() == [True, False, False]
+    assert np.isnan(found["kurtosis"]).tolist() == [True, True, False]
+    assert found["kurtosis"][2] == pytest.approx(scipy_stats.kurtosis(v[2000:]), abs=1e-4)
+
+
 def test_quantiles_lie_within_their_error_of_the_true_ones(run):
     for i, row in enumerate(run["feature"]):
         values = np.sort(run["f"][:, i][run["f"][:, i] > 0].astype(np.float64))
