@@ -31,7 +31,8 @@ FORMATS = {
 # Which rows belong to the chosen features. All tokens always do: ids everywhere refer to them.
 ROWS = {
     "token": "",
-    "doc": "WHERE doc IN (SELECT doc FROM {store}.example WHERE {chosen})",
+    # A view, which has no order of its own.
+    "doc": "WHERE doc IN (SELECT doc FROM {store}.example WHERE {chosen}) ORDER BY doc",
     "feature": "WHERE {chosen}",
     "logit": "WHERE {chosen}",
     "example": "WHERE {chosen}",

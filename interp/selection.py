@@ -310,7 +310,9 @@ def _random(block, pool: tuple, n: int) -> Chosen:
         keep = rank < n
         which, at = which[keep], at[keep]
         columns = (part[which], rank[keep], rows[at], np.zeros(len(at)))
-        gap = np.broadcast_to(floor, pre.shape)[which, at] - pre[which, at]
+        # From the row's own k-th largest, as `gap_to_pre` takes it: that may lie below 0.
+        least = block.row_floor[rows] if isinstance(block.sae, TopKSAE) else floor
+        gap = np.broadcast_to(least, pre.shape)[which, at] - pre[which, at]
         more = {"inclusion": probability * threshold[which], "copies": copies[at]}
         pieces.append(_made("random", "", *columns, gap=gap, **more))
     return Chosen(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
