@@ -15,7 +15,8 @@ documents. How values are read at one L0, and what the intervals mean: bench/qua
 
 Without a flag it makes one run after the other until none is left and appends each to the results,
 so it can be stopped and goes on where it was; several processes share one file. Results of an older
-recipe stay in the file and are not shown. ms/step: of ours the whole step; of a peer without the
+recipe stay in the file and are not shown. runs.jsonl beside this file holds the runs made so far:
+give it as --results to go on from there. ms/step: of ours the whole step; of a peer without the
 feeding of batches. The peers need `make peers`.
 """
 
