@@ -29,7 +29,6 @@ SHARD_TOKENS = 2_000_000
 
 
 def run(args: HarvestArgs) -> int:
-    import shutil
     import time
     from dataclasses import replace
 
@@ -75,7 +74,6 @@ def run(args: HarvestArgs) -> int:
         meta = _meta(args, harvest, training, folder)
         meta["wall_s"] = round(time.monotonic() - began, 2)
         content = write_features(folder / "features.duckdb", meta, harvest.tables())
-        shutil.rmtree(scratch)
     print(f"wrote {folder / 'features.duckdb'}  content {content[:16]}")
     return 0
 

@@ -121,9 +121,11 @@ class Workspace:
 
     @contextmanager
     def unfinished_harvest(self, name: str, keep: bool) -> Iterator[Path]:
-        """Yields saes/.<name>.harvest, where a harvest keeps what it needs to be resumed.
+        """Yields a folder in saes/.<name>.harvest for what a harvest needs to be resumed.
 
-        Emptied first unless `keep`. WorkspaceError while another process harvests that SAE.
+        Emptied first unless `keep`, and gone when the block ends without an error: in one step, so
+        that a kill leaves all of it or none. WorkspaceError while another process harvests that
+        SAE.
         """
         folder = self.root / "saes" / f".{_checked(name)}.harvest"
         with _told(folder):
@@ -137,10 +139,14 @@ class Workspace:
                         f"{name} is being harvested by another process: wait until it ends, or "
                         "end it"
                     ) from None
+                _remove(folder / "gone")
+                state = folder / "state"
                 if not keep:
-                    for left in folder.iterdir():
-                        _remove(left)
-                yield folder
+                    _discard(state)
+                state.mkdir(exist_ok=True)
+                yield state
+                _discard(state)
+                folder.rmdir()
             finally:
                 os.close(lock)
 
@@ -362,6 +368,14 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _discard(folder: Path) -> None:
+    """Removes a folder that is read by its name, which it loses first."""
+    if folder.exists():
+        gone = folder.with_name("gone")
+        os.rename(folder, gone)
+        _remove(gone)
 
 
 def _remove(path: Path) -> None:

@@ -30,10 +30,9 @@ NEW = [*OLD[:2], "--top", "4", "--shards", "4", "--block", "9", "--device", "cpu
 CHILD = """
 import sys, torch, run
 torch.set_num_threads(1)
-elsewhere, *words = sys.argv[1:]
-code = run.main([*words, "--workspace", elsewhere])
-print("begins", code, flush=True)
-sys.exit(run.main(words))
+elsewhere, here, *words = sys.argv[1:]
+print("begins", run.main([*words, "--workspace", elsewhere]), flush=True)
+sys.exit(run.main([*words, "--workspace", here]))
 """
 
 
@@ -76,8 +75,7 @@ def _started(workspace: Workspace, *more: str) -> subprocess.Popen:
     elsewhere = workspace.root.with_name("elsewhere")
     shutil.copytree(elsewhere.with_name("workspace"), elsewhere, dirs_exist_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(elsewhere), *NEW, *more, "--workspace",
-         str(workspace.root)],
+        [sys.executable, "-c", CHILD, str(elsewhere), str(workspace.root), *NEW, *more],
         cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     while (line := process.stdout.readline()) != "begins 0\n":
@@ -110,7 +108,7 @@ def test_killed_between_parts_it_goes_on_from_the_last(workspace, contents, monk
     """What an earlier run finished is not read again."""
     from interp import harvest
 
-    scratch = workspace.root / "saes" / ".one.harvest"
+    scratch = workspace.root / "saes" / ".one.harvest" / "state"
     process = _started(workspace)
     while process.poll() is None and not (scratch / "block-9.npz").exists():
         time.sleep(0.002)

@@ -396,3 +396,46 @@ def test_a_view_that_was_redefined_is_refused(leaky, view):
 
 def test_errors_of_a_store_are_of_the_tree():
     assert issubclass(StoreError, WorkbenchError) and issubclass(WorkspaceError, WorkbenchError)
+
+
+# ---------------------------------------------------------------- what a harvest leaves to resume
+
+
+def test_what_can_be_resumed_goes_in_one_step(tmp_path, monkeypatch):
+    """A kill while it is removed leaves no part of it, which could be taken for the whole."""
+    workspace = Workspace.open(tmp_path)
+
+    def files() -> list[str]:
+        with workspace.unfinished_harvest("a", keep=True) as state:
+            found = sorted(path.name for path in state.iterdir())
+            raise KeyError(*found)  # so that it stays
+
+    def begin(keep: bool) -> None:
+        with pytest.raises(InterruptedError), workspace.unfinished_harvest("a", keep) as state:
+            for name in ("harvest.json", "block-0.npz", "feature-0.arrow"):
+                (state / name).write_text("x")
+            raise InterruptedError
+
+    def left() -> tuple[str, ...]:
+        with pytest.raises(KeyError) as found:
+            files()
+        return found.value.args
+
+    begin(keep=True)
+    assert left() == ("block-0.npz", "feature-0.arrow", "harvest.json")
+    real = shutil.rmtree
+    for keep in (False, True):  # killed while it is emptied, and when all is done
+        begin(keep=True)
+
+        def killed(folder, **options):
+            next(Path(folder).iterdir()).unlink()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt), workspace.unfinished_harvest("a", keep):
+            pass
+        monkeypatch.setattr(shutil, "rmtree", real)
+        assert left() == ()
+    with workspace.unfinished_harvest("a", keep=True):
+        pass
+    assert list((tmp_path / "saes").iterdir()) == []
