@@ -295,25 +295,28 @@ class Harvest:
         self._tables: dict[int, dict[str, pa.Table]] = {}
 
     def __iter__(self) -> Iterator[HarvestStep]:
-        total = len(self.blocks) * self.cache.n_rows
         pool = self.corpus.pool() if self.config.random else None
         for number, (lo, hi) in enumerate(self.blocks):
-            if self._finished(lo):
+            if not self._finished(lo):
+                yield from self._one(number, lo, hi, pool)
+
+    def _one(self, number: int, lo: int, hi: int, pool: tuple | None) -> Iterator[HarvestStep]:
+        """A block of features; apart, so that nothing of it is in memory beside the next."""
+        total = len(self.blocks) * self.cache.n_rows
+        block = Block(self.sae, self.corpus, self.config, lo, hi)
+        done = self._take_up(block)
+        for start, stop in self._shards():
+            if stop <= done:
                 continue
-            block = Block(self.sae, self.corpus, self.config, lo, hi)
-            done = self._take_up(block)
-            for start, stop in self._shards():
-                if stop <= done:
-                    continue
-                for end in block.read(start, stop):
-                    yield HarvestStep("encode", number * self.cache.n_rows + end, total)
-                self._keep(block, stop)
-            chosen = choose(block, pool)
-            made = []
-            for cuts in cut(block, chosen):
-                made.append(cuts)
-                yield HarvestStep("examples", cuts.done, cuts.total)
-            self._finish(block, tables.features(block), tables.examples(block, chosen, made))
+            for end in block.read(start, stop):
+                yield HarvestStep("encode", number * self.cache.n_rows + end, total)
+            self._keep(block, stop)
+        chosen = choose(block, pool)
+        made = []
+        for cuts in cut(block, chosen):
+            made.append(cuts)
+            yield HarvestStep("examples", cuts.done, cuts.total)
+        self._finish(block, tables.features(block), tables.examples(block, chosen, made))
 
     def _shards(self) -> list[tuple[int, int]]:
         """Rows of each part, cut between batches: a product of other rows rounds otherwise."""
