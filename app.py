@@ -1,14 +1,15 @@
 """The app: `streamlit run app.py -- --workspace PATH`.
 
-Opens the workspace, chooses the SAE, lists the pages and runs one. Errors a user can mend are shown
-in place; everything else crashes loudly. Loads no model and no torch: what needs the model goes
-through its worker process (interp/live.py).
+Opens the workspace, decides who is here and which SAE is looked at, lists the pages and runs one.
+Errors a user can mend are shown in place; everything else crashes loudly. Loads no model and no
+torch: what needs the model goes through its worker process (interp/live.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import getpass
 import os
 import sys
 from pathlib import Path
@@ -16,13 +17,46 @@ from pathlib import Path
 import streamlit as st
 
 from data.errors import WorkbenchError, WorkspaceError
+from data.jobs import Jobs
+from data.lab import Lab, open_lab
 from data.schema import Root, open_root
 from data.workspace import Workspace
 from interp.live import LiveModel
 from ui import shell
-from ui.pages import feature, features, overview, prompt
+from ui.pages import (
+    autointerp,
+    compare,
+    feature,
+    features,
+    jobs,
+    lists,
+    overview,
+    prompt,
+    rate,
+    settings,
+    study,
+)
 
-PAGES = {"overview": overview, "features": features, "feature": feature, "prompt": prompt}
+# Section of the sidebar -> pages by their address: (module, title, icon).
+SECTIONS = {
+    "Explore": {
+        "overview": (overview, "Overview", ":material/space_dashboard:"),
+        "features": (features, "Features", ":material/table_rows:"),
+        "feature": (feature, "Feature", ":material/scatter_plot:"),
+        "prompt": (prompt, "Prompt", ":material/short_text:"),
+        "compare": (compare, "Compare", ":material/compare_arrows:"),
+    },
+    "Judge": {
+        "autointerp": (autointerp, "Auto-interp", ":material/psychology:"),
+        "rate": (rate, "Rate", ":material/thumbs_up_down:"),
+        "study": (study, "Study results", ":material/analytics:"),
+    },
+    "Workspace": {
+        "lists": (lists, "Lists", ":material/bookmarks:"),
+        "jobs": (jobs, "Jobs", ":material/work_history:"),
+        "settings": (settings, "Data and settings", ":material/database:"),
+    },
+}
 
 
 def workspace_path(argv: list[str], environ: dict[str, str]) -> str:
@@ -49,31 +83,44 @@ def the_root() -> Root:
 
 
 @st.cache_resource
+def the_lab(workspace: Path) -> Lab:
+    """What people write: one for all browser sessions."""
+    return open_lab(the_root(), Workspace.open(workspace))
+
+
+@st.cache_resource
 def live_model(workspace: Path, sae: str) -> LiveModel:
     """One client of the model worker for each SAE, shared by all browser sessions."""
     return LiveModel(workspace, sae)
 
 
 def main() -> None:
-    st.set_page_config(page_title="SAE workbench", layout="wide")
-    st.html(shell.STYLE)
+    st.set_page_config(page_title="SAE workbench", page_icon=shell.FAVICON, layout="wide")
+    st.html(shell.styles())
     workspace = Workspace.open(workspace_path(sys.argv[1:], dict(os.environ)))
+    person = shell.Person(getpass.getuser())
     opened: dict[str, st.Page] = {}
     sae = None
 
-    def show(name: str) -> None:
-        if sae is None:
+    def show(name: str, module) -> None:
+        if sae is None and module.NEEDS_SAE:
             shell.welcome(workspace)
             return
-        desk = shell.Shell(workspace, the_root(), sae, opened, live_model, token_strip)
-        PAGES[name].page(desk)
+        desk = shell.Shell(
+            workspace, the_root(), the_lab(workspace.root), Jobs(workspace.jobs), person, sae,
+            opened, live_model, token_strip,
+        )  # fmt: skip
+        module.page(desk)
 
-    for name in PAGES:
-        run = functools.partial(show, name)
-        opened[name] = st.Page(
-            run, title=name.capitalize(), url_path=name, default=name == "overview"
-        )
-    chosen = st.navigation(list(opened.values()))
+    sections = {}
+    for section, pages in SECTIONS.items():
+        for name, (module, title, icon) in pages.items():
+            opened[name] = st.Page(
+                functools.partial(show, name, module),
+                title=title, icon=icon, url_path=name, default=name == "overview",
+            )  # fmt: skip
+        sections[section] = [opened[name] for name in pages]
+    chosen = st.navigation(sections)
     token_strip = shell.register_token_strip()
     if workspace.saes:
         sae = shell.choose_sae(workspace)

@@ -50,7 +50,7 @@ LAZY = {
 }
 # package -> the only files of the program that may name it
 ONLY_IN = {
-    "streamlit": r"ui/pages/\w+\.py|ui/shell\.py|app\.py",
+    "streamlit": r"ui/pages/(panels/)?\w+\.py|ui/shell\.py|app\.py",
     "duckdb": r"data/schema\.py|data/\w+_store\.py",
     "triton": r"sae/kernels\.py",
 }

@@ -1,7 +1,7 @@
 """Small blocks of escaped HTML that are no token strips: facts, flags, a label, logit effects.
 
 In:  strings, numbers and records.
-Out: HTML strings; `ui/style.css` gives them their looks.
+Out: HTML strings; ui/styles gives them their looks.
 """
 
 from __future__ import annotations

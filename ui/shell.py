@@ -8,20 +8,32 @@ Out: a `Shell` that pages take as their one argument, and functions that read an
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 
+from data import effects_store, neighbours_store
+from data.effects_store import EffectsStore
+from data.errors import WorkspaceError
 from data.features_store import FeatureStore
+from data.jobs import Jobs
+from data.lab import Lab
+from data.neighbours_store import MapStore, NeighboursStore
 from data.schema import Root
 from data.workspace import Workspace
 from ui import cards
 
-STYLE = Path(__file__).with_name("style.css")
+STYLES = Path(__file__).with_name("styles")
+FAVICON = Path(__file__).with_name(
+    "favicon.png"
+)  # of our own: icons and emoji by name are fetched from afar
 
 STRIP_JS = """
 export default function (component) {
@@ -45,29 +57,90 @@ export default function (component) {
 
 
 @dataclass(frozen=True)
+class Person:
+    """Who sits in front of the page. role: researcher or rater."""
+
+    name: str
+    role: str = "researcher"
+
+
+@dataclass(frozen=True)
 class Shell:
     """What a page is given."""
 
     workspace: Workspace
     root: Root
-    sae: str  # a finished SAE of the workspace
+    lab: Lab  # what people write: one for all sessions
+    jobs: Jobs
+    person: Person
+    sae: str | None  # the chosen SAE, a finished one of the workspace; None: there is none
     pages: Mapping[str, Any]  # name -> st.Page
     live: Callable[[Path, str], Any]  # makes the client of the model worker: interp.live.LiveModel
     token_strip: Callable[..., Any]  # the clickable strip
 
+    def named(self, sae: str) -> Shell:
+        """The same for another SAE; WorkspaceError if there is none of that name."""
+        self.workspace.sae(sae)
+        return dataclasses.replace(self, sae=sae)
+
     @property
     def harvested(self) -> bool:
-        return (self.workspace.sae(self.sae) / "features.duckdb").is_file()
+        return self.sae is not None and self._features.is_file()
+
+    @property
+    def _features(self) -> Path:
+        if self.sae is None:
+            raise WorkspaceError("no SAE is chosen: train or import one first")
+        return self.workspace.sae(self.sae) / "features.duckdb"
 
     def store(self) -> FeatureStore:
         """The feature store of the chosen SAE; StoreError if it cannot be read."""
-        path = self.workspace.sae(self.sae) / "features.duckdb"
-        return FeatureStore(self.root, path, self.workspace.results(self.sae))
+        return FeatureStore(self.root, self._features, self.workspace.results(self.sae))
 
-    def go(self, page: str, params: Mapping[str, str]) -> None:
-        """Opens another page of the same SAE at that address; the script ends here."""
-        st.session_state[f"address:{page}:{self.sae}"] = dict(params)
-        st.switch_page(self.pages[page], query_params={"sae": self.sae, **params})
+    def effects(self) -> EffectsStore | None:
+        """What ablation says of the harvest's features; None: not computed."""
+        found = self.workspace.extra(self.sae, "effects")
+        if not found:
+            return None
+        path = effects_store.newest_of(self.root, found, self.store().meta["content_hash"])
+        return None if path is None else EffectsStore(self.root, path)
+
+    def neighbours(self, other: str | None = None) -> NeighboursStore | None:
+        """Neighbours of the SAE's features, in it or in another SAE; None: not computed."""
+        return self._newest("neighbours", NeighboursStore, other)
+
+    def map(self) -> MapStore | None:
+        """The SAE's decoder directions in two dimensions; None: not computed."""
+        return self._newest("map", MapStore)
+
+    def _newest(self, kind: str, store: Callable, other: str | None = None) -> Any:
+        """The newest file of that kind that was made from the weights of the harvest."""
+        found = self.workspace.extra(self.sae, kind)
+        if not found:
+            return None
+        weights = self.store().meta["weights_sha256"]
+        path = neighbours_store.newest_of(self.root, found, weights, other)
+        return None if path is None else store(self.root, path, weights)
+
+    def go(self, page: str, params: Mapping[str, str], sae: str | None = None) -> None:
+        """Opens another page at that address, of the same SAE or another; the script ends here."""
+        about = sae or self.sae
+        st.session_state[f"address:{page}:{about}"] = dict(params)
+        chosen = {} if about is None else {"sae": about}
+        st.switch_page(self.pages[page], query_params={**chosen, **params})
+
+    def link(self, page: str, params: Mapping[str, str], sae: str | None = None) -> str:
+        """The address of a page, for a link in HTML; it opens without a new session."""
+        about = sae or self.sae
+        chosen = {} if about is None else {"sae": about}
+        return f"{page}?{urlencode({**chosen, **params})}"
+
+
+@functools.cache
+def styles() -> str:
+    """The style sheets of ui/styles as one element."""
+    sheets = (sheet.read_text("utf-8") for sheet in sorted(STYLES.glob("*.css")))
+    return "<style>" + "\n".join(sheets) + "</style>"
 
 
 def register_token_strip() -> Callable[..., Any]:
@@ -75,7 +148,7 @@ def register_token_strip() -> Callable[..., Any]:
     return st.components.v2.component("token_strip", js=STRIP_JS, isolate_styles=False)
 
 
-def address(page: str, sae: str, keys: Iterable[str]) -> dict[str, str]:
+def address(page: str, sae: str | None, keys: Iterable[str]) -> dict[str, str]:
     """The page's own part of the address; the one it was left with if navigation dropped it.
 
     Only on coming from another page: on the same page an empty address means what it says, such as
@@ -93,10 +166,11 @@ def address(page: str, sae: str, keys: Iterable[str]) -> dict[str, str]:
     return params
 
 
-def set_address(page: str, sae: str, params: Mapping[str, str]) -> None:
+def set_address(page: str, sae: str | None, params: Mapping[str, str]) -> None:
     """Writes the page's part of the address."""
     st.session_state[f"address:{page}:{sae}"] = dict(params)
-    st.query_params.from_dict({"sae": sae, **params})
+    chosen = {} if sae is None else {"sae": sae}
+    st.query_params.from_dict({**chosen, **params})
 
 
 def choose_sae(workspace: Workspace) -> str:

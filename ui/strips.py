@@ -1,7 +1,7 @@
 """Token strips: records in, escaped HTML out.
 
 In:  examples, or the pieces of data/token_text.py, and the feature's corpus maximum.
-Out: HTML strings (or plain segments for the clickable strip); `ui/style.css` gives them colour.
+Out: HTML strings (or plain segments for the clickable strip); ui/styles gives them colour.
 
 Three rules. Tokens are bytes: neighbours that share one UTF-8 character are one piece with the
 larger activation. Colour is fixed to the feature's corpus maximum, never to the rows on show, so
@@ -21,7 +21,7 @@ from data.token_text import Piece, around, invisible, mark, pieces, raw, token_t
 
 __all__ = ["Piece", "around", "pieces", "raw", "token_text", "visible"]  # for those who draw
 
-LEVELS = 10  # colour classes a1..a10 of style.css
+LEVELS = 10  # colour classes a1..a10 of styles/tokens.css
 
 
 def level(value: float, maximum: float | None) -> int:

@@ -10,8 +10,9 @@ from hypothesis import strategies as some
 
 from data.errors import WorkbenchError
 from data.records import FeatureFilter, FeatureRow
-from ui import keys
-from ui.keys import FeatureView, PromptView
+from ui.keys import feature, features, prompt
+from ui.keys.feature import FeatureView
+from ui.keys.prompt import PromptView
 
 shares = some.none() | some.floats(0, 1)
 filters = some.builds(
@@ -23,34 +24,34 @@ filters = some.builds(
     max_min=some.none() | some.floats(0, 1e6),
     score_min=some.none() | some.floats(-1, 1),
     alive=some.none() | some.booleans(),
-    sort=some.sampled_from(keys.SORTS),
+    sort=some.sampled_from(features.SORTS),
     descending=some.booleans(),
     page=some.integers(1, 10**6),
-    page_size=some.sampled_from(keys.PAGE_SIZES),
+    page_size=some.sampled_from(features.PAGE_SIZES),
 ).filter(lambda f: None in (f.density_min, f.density_max) or f.density_min <= f.density_max)
 
 
 @given(filters)
 def test_a_filter_survives_its_address(filter):
-    params = keys.write_filter(filter)
-    assert keys.read_filter(params) == filter
-    assert set(params) <= set(keys.FILTER_KEYS)
+    params = features.write_filter(filter)
+    assert features.read_filter(params) == filter
+    assert set(params) <= set(features.FILTER_KEYS)
 
 
 @given(
     some.builds(
         FeatureView,
         feature=some.none() | some.integers(0, 10**6),
-        kind=some.sampled_from(list(keys.KINDS)),
-        context=some.sampled_from(list(keys.CONTEXTS)),
+        kind=some.sampled_from(list(feature.KINDS)),
+        context=some.sampled_from(list(feature.CONTEXTS)),
         centre=some.booleans(),
         breaks=some.booleans(),
     )
 )
 def test_a_view_survives_its_address(view):
-    params = keys.write_view(view)
-    assert keys.read_view(params) == view
-    assert set(params) <= set(keys.VIEW_KEYS)
+    params = feature.write_view(view)
+    assert feature.read_view(params) == view
+    assert set(params) <= set(feature.VIEW_KEYS)
 
 
 @given(
@@ -63,15 +64,15 @@ def test_a_view_survives_its_address(view):
     )
 )
 def test_a_prompt_survives_its_address(view):
-    params = keys.write_prompt(view)
-    assert keys.read_prompt(params) == view
-    assert set(params) <= set(keys.PROMPT_KEYS)
+    params = prompt.write_prompt(view)
+    assert prompt.read_prompt(params) == view
+    assert set(params) <= set(prompt.PROMPT_KEYS)
 
 
 def test_defaults_leave_no_trace():
-    assert keys.write_filter(FeatureFilter()) == {}
-    assert keys.write_view(FeatureView()) == {}
-    assert keys.write_prompt(PromptView()) == {}
+    assert features.write_filter(FeatureFilter()) == {}
+    assert feature.write_view(FeatureView()) == {}
+    assert prompt.write_prompt(PromptView()) == {}
 
 
 @pytest.mark.parametrize(
@@ -94,40 +95,42 @@ def test_defaults_leave_no_trace():
 )
 def test_a_bad_filter_is_refused_with_what_is_accepted(params, words):
     with pytest.raises(WorkbenchError) as caught:
-        keys.read_filter(params)
+        features.read_filter(params)
     for word in words:
         assert word in str(caught.value)
 
 
 def test_all_faults_are_named_at_once():
     with pytest.raises(WorkbenchError) as caught:
-        keys.read_filter({"alive": "maybe", "page": "one", "q": "fine"})
+        features.read_filter({"alive": "maybe", "page": "one", "q": "fine"})
     assert "alive='maybe'" in str(caught.value) and "page='one'" in str(caught.value)
 
 
 @pytest.mark.parametrize("bad", [{"f": "99.5"}, {"f": "-1"}, {"kind": "best"}, {"ctx": "17"}])
 def test_a_bad_view_is_refused(bad):
     with pytest.raises(WorkbenchError, match=next(iter(bad))):
-        keys.read_view(bad)
+        feature.read_view(bad)
 
 
 def test_a_text_that_is_too_long_is_refused():
     with pytest.raises(WorkbenchError, match="4,001 characters, 4,000"):
-        keys.read_prompt({"text": "x" * 4001})
+        prompt.read_prompt({"text": "x" * 4001})
 
 
 def test_every_column_of_the_list_can_be_sorted_by():
-    assert keys.SORTS == tuple(field.name for field in dataclasses.fields(FeatureRow))
+    assert features.SORTS == tuple(field.name for field in dataclasses.fields(FeatureRow))
 
 
 def test_search_words():
-    assert keys.search_words("#12 def") == (12, "def")
-    assert keys.search_words("#12") == (12, "")
-    assert keys.search_words("def #12") == (None, "def #12")
-    assert keys.search_words("#include") == (None, "#include")
+    assert features.search_words("#12 def") == (12, "def")
+    assert features.search_words("#12") == (12, "")
+    assert features.search_words("def #12") == (None, "def #12")
+    assert features.search_words("#include") == (None, "#include")
 
 
 def test_a_filter_in_words():
-    assert keys.in_words(FeatureFilter()) == "all features; by feature, rising"
-    said = keys.in_words(FeatureFilter(text="def", density_min=0.01, alive=True, descending=True))
+    assert features.in_words(FeatureFilter()) == "all features; by feature, rising"
+    said = features.in_words(
+        FeatureFilter(text="def", density_min=0.01, alive=True, descending=True)
+    )
     assert said == "with “def”, density at least 0.01, alive; by feature, falling"

@@ -13,11 +13,15 @@ import streamlit as st
 from data.errors import WorkbenchError
 from data.features_store import FeatureStore
 from data.records import FeatureFilter, FeatureStats
-from ui import cards, figures, keys, strips
-from ui.keys import FeatureView
+from ui import cards, strips
+from ui.figures import activations
+from ui.keys import feature as keys
+from ui.keys import features as filters
+from ui.keys.feature import FeatureView
 from ui.shell import Shell, address, not_yet, plain, set_address, show_error
 
 PAGE = "feature"
+NEEDS_SAE = True
 LOGITS_SHOWN = 10
 KINDS = {
     "top": ("Top", "The strongest activations in the corpus, one a document."),
@@ -39,9 +43,9 @@ def page(shell: Shell) -> None:
         not_yet("No features harvested yet", f"python run.py harvest {shell.sae}")
         return
     store = shell.store()
-    params = address(PAGE, shell.sae, (*keys.VIEW_KEYS, *keys.FILTER_KEYS))
+    params = address(PAGE, shell.sae, (*keys.VIEW_KEYS, *filters.FILTER_KEYS))
     try:
-        view, within = keys.read_view(params), keys.read_filter(params)
+        view, within = keys.read_view(params), filters.read_filter(params)
         if view.feature is None:
             view = dataclasses.replace(view, feature=store.random_feature(0))
             _go(shell, view, within)
@@ -61,7 +65,7 @@ def page(shell: Shell) -> None:
 
 
 def _go(shell: Shell, view: FeatureView, within: FeatureFilter) -> None:
-    set_address(PAGE, shell.sae, keys.write_filter(within) | keys.write_view(view))
+    set_address(PAGE, shell.sae, filters.write_filter(within) | keys.write_view(view))
 
 
 def _header(
@@ -88,12 +92,12 @@ def _header(
             show(store.random_feature(time.time_ns()))
             st.rerun()
         if st.button("List", help="Back to the feature list"):
-            shell.go("features", keys.write_filter(within))
+            shell.go("features", filters.write_filter(within))
     peak = [] if stats.peak_token is None else [stats.peak_token]
     found = cards.flags(stats, store.token_bytes(peak))
     if found:
         st.html(cards.flag_row(found))
-    st.caption(plain(f"Previous and next within: {keys.in_words(within)}."))
+    st.caption(plain(f"Previous and next within: {filters.in_words(within)}."))
 
 
 def _label(shell: Shell, store: FeatureStore, stats: FeatureStats) -> None:
@@ -139,7 +143,7 @@ def _distributions(store: FeatureStore, stats: FeatureStats) -> None:
     with columns[0]:
         st.markdown("##### Activations", help="All non-zero activations in the corpus.")
         if stats.fires:
-            figure = figures.activation_histogram(
+            figure = activations.activation_histogram(
                 meta["hist_edges"], _all_bins(stats, meta), stats.mean, stats.max
             )
             st.plotly_chart(figure, key="feature.hist", config=quiet)
@@ -152,7 +156,7 @@ def _distributions(store: FeatureStore, stats: FeatureStats) -> None:
             "silenced, right of it (orange) they pass unchanged. The outermost bars hold "
             "everything beyond.",
         )
-        figure = figures.pre_histogram(meta["pre_edges"], stats.pre_counts, stats.theta)
+        figure = activations.pre_histogram(meta["pre_edges"], stats.pre_counts, stats.theta)
         st.plotly_chart(figure, key="feature.pre", config=quiet)
     with columns[2]:
         st.markdown(

@@ -15,12 +15,13 @@ import streamlit as st
 from data.errors import WorkbenchError
 from data.features_store import FeatureStore
 from data.records import FeatureFilter, FeatureRow
-from ui import keys
 from ui.cards import interval, percent
+from ui.keys import features as keys
 from ui.shell import Shell, address, not_yet, set_address, show_error
 from ui.strips import token_text
 
 PAGE = "features"
+NEEDS_SAE = True
 # Column of the table -> (heading, column the click on its heading sorts by, tooltip)
 COLUMNS = {
     "feature": ("feature", "feature", "Number of the feature."),

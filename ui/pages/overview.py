@@ -11,10 +11,12 @@ from collections.abc import Mapping
 import pandas as pd
 import streamlit as st
 
-from ui import cards, figures
+from ui import cards
+from ui.figures import densities, frontier, training
 from ui.shell import Shell, address, not_yet, origin, plain, short_name
 
 PAGE = "overview"
+NEEDS_SAE = True
 DEFINITIONS = {
     "L0": "Active features per token, on average. Smaller is sparser.",
     "FVE": "Fraction of the activations’ variance that the reconstruction explains. 1 is perfect.",
@@ -101,10 +103,10 @@ def _features(shell: Shell) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         st.caption("How often features fire")
-        _chart(figures.density_histogram(density), "overview.density")
+        _chart(densities.density_histogram(density), "overview.density")
     with right:
         st.caption("How often and how strongly: click a point to open its feature")
-        figure = figures.density_max(feature, density, maximum)
+        figure = densities.density_max(feature, density, maximum)
         event = _chart(figure, "overview.scatter", on_select="rerun", selection_mode="points")
         if event.selection.points:
             shell.go("feature", {"f": str(event.selection.points[0]["customdata"])})
@@ -113,11 +115,11 @@ def _features(shell: Shell) -> None:
 def _training(shell: Shell, config: Mapping) -> None:
     st.subheader("Training")
     rows = shell.workspace.training(shell.sae)
-    training = origin(config).get("training") or {}
+    wanted = (origin(config).get("training") or {}).get("l0")
     drawn = []
     for title, series, y, log_y in CURVES:
-        target = training.get("l0") if title == CURVES[2][0] else None
-        figure = figures.curves(rows, series, y, target=target, log_y=log_y)
+        target = wanted if title == CURVES[2][0] else None
+        figure = training.curves(rows, series, y, target=target, log_y=log_y)
         if figure is not None:
             drawn.append((title, figure))
     if not drawn:
@@ -146,7 +148,7 @@ def _others(shell: Shell) -> None:
     complete = [row for row in rows if row["l0"] is not None and row["fve"] is not None]
     with left:
         if complete:
-            _chart(figures.frontier(complete, shell.sae), "overview.frontier")
+            _chart(frontier.frontier(complete, shell.sae), "overview.frontier")
         else:
             not_yet("None of them is evaluated yet", "python run.py evaluate NAME")
     with right:

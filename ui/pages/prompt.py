@@ -16,11 +16,13 @@ import streamlit as st
 from data.errors import WorkbenchError
 from data.features_store import FeatureStore
 from data.records import LiveCode
-from ui import cards, keys, strips
-from ui.keys import PromptView
+from ui import cards, strips
+from ui.keys import prompt as keys
+from ui.keys.prompt import PromptView
 from ui.shell import Shell, address, plain, set_address, show_error
 
 PAGE = "prompt"
+NEEDS_SAE = True
 DENSE = 0.10  # share of tokens above which a feature counts as dense
 SHOWN = 25  # features listed of a whole text
 Active = Sequence[Sequence[tuple[int, float]]]  # (feature, activation) of each token

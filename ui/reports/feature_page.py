@@ -20,7 +20,7 @@ from ui.reports.histogram import Bar, histogram
 
 WIDTH = 64  # tokens of an example on the page
 LOGITS = 10
-STYLES = ("../style.css", "feature_page.css")
+STYLES = ("../styles/tokens.css", "../styles/cards.css", "feature_page.css")
 TITLES = {
     "top": ("Strongest", "The strongest activations in the corpus, one a document."),
     "quantile": ("By rank", "Fires drawn evenly from four bands of ranks: what it does when it is "

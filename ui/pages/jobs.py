@@ -1,0 +1,14 @@
+"""Jobs: to be written."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from ui.shell import Shell
+
+PAGE = "jobs"
+NEEDS_SAE = False
+
+
+def page(shell: Shell) -> None:
+    st.title("Jobs")

@@ -1,0 +1,14 @@
+"""Lists: to be written."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from ui.shell import Shell
+
+PAGE = "lists"
+NEEDS_SAE = False
+
+
+def page(shell: Shell) -> None:
+    st.title("Lists")

@@ -1,0 +1,14 @@
+"""Study results: to be written."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from ui.shell import Shell
+
+PAGE = "study"
+NEEDS_SAE = False
+
+
+def page(shell: Shell) -> None:
+    st.title("Study results")
