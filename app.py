@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import functools
-import getpass
 import os
 import sys
 from pathlib import Path
 
 import streamlit as st
 
+from data.access import Access
 from data.errors import WorkbenchError, WorkspaceError
 from data.jobs import Jobs
 from data.lab import Lab, open_lab
@@ -36,6 +36,7 @@ from ui.pages import (
     settings,
     study,
 )
+from ui.pages.panels import search, shortcuts, sign_in
 
 # Section of the sidebar -> pages by their address: (module, title, icon).
 SECTIONS = {
@@ -57,6 +58,9 @@ SECTIONS = {
         "settings": (settings, "Data and settings", ":material/database:"),
     },
 }
+
+
+RATER = {"Judge": {"rate": SECTIONS["Judge"]["rate"]}}  # all that a rater sees
 
 
 def workspace_path(argv: list[str], environ: dict[str, str]) -> str:
@@ -89,6 +93,12 @@ def the_lab(workspace: Path) -> Lab:
 
 
 @st.cache_resource
+def the_access(workspace: Path) -> Access:
+    """Who may come in; one for all sessions, since it counts wrong passcodes."""
+    return Access(workspace)
+
+
+@st.cache_resource
 def live_model(workspace: Path, sae: str) -> LiveModel:
     """One client of the model worker for each SAE, shared by all browser sessions."""
     return LiveModel(workspace, sae)
@@ -98,33 +108,42 @@ def main() -> None:
     st.set_page_config(page_title="SAE workbench", page_icon=shell.FAVICON, layout="wide")
     st.html(shell.styles())
     workspace = Workspace.open(workspace_path(sys.argv[1:], dict(os.environ)))
-    person = shell.Person(getpass.getuser())
+    access = the_access(workspace.root)
+    person = sign_in.person(access)
     opened: dict[str, st.Page] = {}
-    sae = None
+    desk = None
 
-    def show(name: str, module) -> None:
-        if sae is None and module.NEEDS_SAE:
+    def show(module) -> None:
+        if desk.sae is None and module.NEEDS_SAE:
             shell.welcome(workspace)
-            return
-        desk = shell.Shell(
-            workspace, the_root(), the_lab(workspace.root), Jobs(workspace.jobs), person, sae,
-            opened, live_model, token_strip,
-        )  # fmt: skip
-        module.page(desk)
+        else:
+            module.page(desk)
 
     sections = {}
-    for section, pages in SECTIONS.items():
+    researcher = person is None or person.researcher
+    for section, pages in (SECTIONS if researcher else RATER).items():
         for name, (module, title, icon) in pages.items():
             opened[name] = st.Page(
-                functools.partial(show, name, module),
-                title=title, icon=icon, url_path=name, default=name == "overview",
+                functools.partial(show, module),
+                title=title, icon=icon, url_path=name, default=len(opened) == 0,
             )  # fmt: skip
         sections[section] = [opened[name] for name in pages]
-    chosen = st.navigation(sections)
-    token_strip = shell.register_token_strip()
-    if workspace.saes:
-        sae = shell.choose_sae(workspace)
+    # Before somebody signs in the pages are known, so that the address is kept, but none runs.
+    chosen = st.navigation(sections, position="hidden" if person is None else "sidebar")
+    if person is None:
+        sign_in.form(access)
+        return
+    sae = shell.choose_sae(workspace) if workspace.saes and person.researcher else None
+    desk = shell.Shell(
+        workspace, the_root(), the_lab(workspace.root), Jobs(workspace.jobs), person, sae, opened,
+        live_model, shell.register_token_strip(),
+    )  # fmt: skip
+    if sae is not None:
         shell.sidebar_facts(workspace, sae)
+        search.button(desk)
+    if person.researcher:
+        shortcuts.button()
+    sign_in.sidebar(access, person)
     chosen.run()
 
 

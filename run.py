@@ -36,6 +36,9 @@ COMMANDS = {
     "import": ("commands.import_", "Import", "take in an SAE that another program saved"),
     "export": ("commands.export", "Export", "write an SAE, or its features, for another program"),
     "app": ("commands.app", "App", "open the browser on a workspace"),
+    "access add": ("commands.access", "Add", "let somebody use the app, with a passcode"),
+    "access remove": ("commands.access", "Remove", "let somebody use it no longer"),
+    "access list": ("commands.access", "List", "say who may use it"),
     "lm train": ("commands.lm", "LMTrain", "make the embedded language model"),
     "serve-model": (
         "commands.serve_model",
@@ -75,7 +78,7 @@ def main(argv: list[str]) -> int:
     if name is None:
         print("usage: python run.py COMMAND [--help]\n")
         for command, (_, _, text) in COMMANDS.items():
-            print(f"  {command:<14}{text}")
+            print(f"  {command:<15}{text}")
         known = not argv or argv[0] in ("-h", "--help")
         if not known:
             print(f"\nno command {' '.join(argv[:2])!r}; it is one of the above", file=sys.stderr)

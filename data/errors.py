@@ -7,7 +7,8 @@
     |- WorkspaceError              a name that is taken, missing or half there
     |- StoreError                  a store that is missing, newer than this program, or damaged
     |  `- StoreBusy                a store that another process holds
-    `- WorkerError                 the model worker does not answer
+    |- WorkerError                 the model worker does not answer
+    `- AccessRefused               a wrong passcode, or somebody who is not let in
 
 The command line prints the message without a traceback and exits 2; the app shows it in place.
 `sae/` knows none of these and raises its own `Refused`. Everything else is a bug that crashes.
@@ -44,3 +45,7 @@ class StoreBusy(StoreError):
 
 class WorkerError(WorkbenchError):
     """The model worker does not answer."""
+
+
+class AccessRefused(WorkbenchError):
+    """A wrong passcode, or somebody who is not let in."""

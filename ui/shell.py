@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from data import effects_store, neighbours_store
+from data.access import Person
 from data.effects_store import EffectsStore
 from data.errors import WorkspaceError
 from data.features_store import FeatureStore
@@ -54,14 +55,6 @@ export default function (component) {
   parentElement.replaceChildren(box)
 }
 """
-
-
-@dataclass(frozen=True)
-class Person:
-    """Who sits in front of the page. role: researcher or rater."""
-
-    name: str
-    role: str = "researcher"
 
 
 @dataclass(frozen=True)
