@@ -2,60 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-REPOSITORY = Path(__file__).resolve().parents[2]
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
-
-@contextmanager
-def served(workspace: Path, log: Path) -> Iterator[str]:
-    """The address of the app on that workspace, answering."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true",
-        "--server.address", "127.0.0.1", "--server.port", str(port),
-        "--", "--workspace", str(workspace),
-    ]  # fmt: skip
-    with log.open("wb") as out:
-        server = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=out)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(150):
-            try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).read()
-                break
-            except OSError:
-                assert server.poll() is None, log.read_text()
-                time.sleep(0.2)
-        yield address
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
+from bench.browser import CHROMIUM, opened
+from bench.wire import ROOT, served
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_a_person_finds_a_feature(built, tmp_path):
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    with served(built, tmp_path / "log.txt") as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    here = ("--workspace", str(built))
+    log = tmp_path / "log.txt"
+    with served(ROOT / "app.py", log, *here) as address, opened() as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
@@ -85,11 +44,10 @@ def test_a_person_finds_a_feature(built, tmp_path):
         expect(heading).not_to_have_text(shown, timeout=90_000)
         page.wait_for_timeout(500)
         page.screenshot(path=str(tmp_path / "feature.png"))
-        browser.close()
 
     assert (tmp_path / "feature.png").stat().st_size > 20_000
     assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
     # Streamlit looks for its own endpoints below a page's address first; nothing else may miss.
     assert all(url.rsplit("/", 1)[0].endswith("/_stcore") for url in missing)
     assert not [text for text in problems if "Failed to load resource" not in text]
-    assert "Traceback" not in (tmp_path / "log.txt").read_text()
+    assert "Traceback" not in log.read_text()
