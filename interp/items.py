@@ -55,6 +55,15 @@ class Item:
     example: Example
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One window to detect in, or with marks to fuzz."""
+
+    task: DetectTask
+    fires: bool  # it fires there; the marks are its own
+    example: Example
+
+
 def shown(
     feature: int,
     protocol: str,
@@ -108,20 +117,20 @@ def to_detect(
     seed: int,
     each: int = 10,
     width: int = WIDTH,
-) -> list[tuple[DetectTask, bool]]:
-    """At most `each` windows it fires in and as many it is silent in, shuffled; True: it fires.
+) -> list[Trial]:
+    """At most `each` windows it fires in and as many it is silent in, shuffled.
 
     Firing ones come evenly from the top and the bands; of the silent ones half are near misses, as
     far as there are any. There are never more of one sort than of the other.
     """
     firing, silent = _two_sorts(examples, each, width)
-    tasks = [
-        (DetectTask(explanation.feature, explanation, e.ids, None, maximum), fires)
+    trials = [
+        _trial(explanation, e, None, fires, maximum)
         for group, fires in ((firing, True), (silent, False))
         for e in group
     ]
-    random.Random(f"{seed} detect {explanation.feature}").shuffle(tasks)
-    return tasks
+    random.Random(f"{seed} detect {explanation.feature}").shuffle(trials)
+    return trials
 
 
 def to_fuzz(
@@ -131,17 +140,17 @@ def to_fuzz(
     seed: int,
     each: int = 10,
     width: int = WIDTH,
-) -> list[tuple[DetectTask, bool]]:
+) -> list[Trial]:
     """As `to_detect`, with marks: on the strong tokens of a firing window, and at the very same
     places of a silent one, so that where and how many tells nothing."""
     firing, silent = _two_sorts(examples, each, width)
-    tasks = []
+    trials = []
     for real, other in zip(firing, silent, strict=True):
         places = strong_places(real, maximum)
-        tasks.append((_fuzz(explanation, real, places, maximum), True))
-        tasks.append((_fuzz(explanation, other, places, maximum), False))
-    random.Random(f"{seed} fuzz {explanation.feature}").shuffle(tasks)
-    return tasks
+        trials.append(_trial(explanation, real, places, True, maximum))
+        trials.append(_trial(explanation, other, places, False, maximum))
+    random.Random(f"{seed} fuzz {explanation.feature}").shuffle(trials)
+    return trials
 
 
 def intruders(
@@ -212,7 +221,13 @@ def _in_turn(groups: Sequence[Sequence[Example]]) -> list[list[Example]]:
     return [[group[n] for group in groups if n < len(group)] for n in range(longest)]
 
 
-def _fuzz(
-    explanation: Explanation, example: Example, places: Sequence[int], maximum: float
-) -> DetectTask:
-    return DetectTask(explanation.feature, explanation, example.ids, tuple(places), maximum)
+def _trial(
+    explanation: Explanation,
+    example: Example,
+    places: Sequence[int] | None,
+    fires: bool,
+    maximum: float,
+) -> Trial:
+    marks = None if places is None else tuple(places)
+    task = DetectTask(explanation.feature, explanation, example.ids, marks, maximum)
+    return Trial(task, fires, example)

@@ -90,7 +90,7 @@ def estimation(true: Sequence[float], answers: Sequence[Answer], wanted: int, se
     good = [n for n, answer in enumerate(answers) if answer.status == "ok"]
     a = np.array([true[n] for n in good], dtype=float)
     s = np.array([answers[n].value for n in good], dtype=float)
-    low, high = _bootstrap(len(good), lambda drawn: spearman(a[drawn], s[drawn]), seed)
+    low, high = _bootstrap(len(good), lambda drawn: _rows_spearman(a[drawn], s[drawn]), seed)
     return _result("estimate", answers, wanted, spearman(a, s), low, high, {})
 
 
@@ -111,22 +111,20 @@ def detection(
     if truth.all() or not truth.any():
         return _empty(method, answers, wanted, "failed", "only one sort of windows was answered")
 
-    def balanced(drawn: np.ndarray) -> float | None:
-        return balanced_accuracy(truth[drawn], said[drawn] >= 0.5)
-
-    low, high = _bootstrap(len(good), balanced, seed)
+    yes = said >= 0.5
+    low, high = _bootstrap(len(good), lambda drawn: _rows_balanced(truth[drawn], yes[drawn]), seed)
     places = np.arange(len(good))
     details = {
         "auc": auc(truth, said),
-        "hits": float((said[truth] >= 0.5).mean()),
-        "false_alarms": float((said[~truth] >= 0.5).mean()),
+        "hits": float(yes[truth].mean()),
+        "false_alarms": float(yes[~truth].mean()),
         "trivial": {
             "all": balanced_accuracy(truth, np.ones(len(truth), bool)),
             "none": balanced_accuracy(truth, np.zeros(len(truth), bool)),
             "positional": balanced_accuracy(truth, places % 2 == 0),
         },
     }
-    return _result(method, answers, wanted, balanced(places), low, high, details)
+    return _result(method, answers, wanted, balanced_accuracy(truth, yes), low, high, details)
 
 
 def intrusion(where: Sequence[int], size: int, answers: Sequence[Answer], wanted: int) -> Result:
@@ -248,13 +246,33 @@ def _cases(
 
 
 def _bootstrap(
-    n: int, measure: Callable[[np.ndarray], float | None], seed: int
+    n: int, measure: Callable[[np.ndarray], np.ndarray], seed: int
 ) -> tuple[float | None, float | None]:
-    """95 % percentile interval over items (Efron and Tibshirani 1993, ch. 13)."""
-    rng = np.random.default_rng(seed)
-    drawn = (measure(rng.integers(0, n, n)) for _ in range(RESAMPLES))
-    found = [value for value in drawn if value is not None]
-    if n < 3 or len(found) < RESAMPLES // 2:
+    """95 % percentile interval over items (Efron and Tibshirani 1993, ch. 13). measure: of places
+    int [resamples, n] -> float [resamples], NaN where it is undefined."""
+    if n < 3:
+        return None, None
+    drawn = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
+    found = measure(drawn)
+    found = found[np.isfinite(found)]
+    if len(found) < RESAMPLES // 2:
         return None, None
     low, high = np.quantile(found, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _rows_spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """`spearman` of each row of two arrays [resamples, n]; NaN where it is undefined."""
+    a, b = (rankdata(side, axis=1) for side in (x, y))
+    a, b = (side - side.mean(axis=1, keepdims=True) for side in (a, b))
+    scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (a * b).sum(axis=1) / scale
+
+
+def _rows_balanced(truth: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """`balanced_accuracy` of each row of two arrays bool [resamples, n]; NaN likewise."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        hits = (truth & said).sum(axis=1) / truth.sum(axis=1)
+        rejections = (~truth & ~said).sum(axis=1) / (~truth).sum(axis=1)
+    return (hits + rejections) / 2

@@ -35,7 +35,7 @@ def example(
 def feature_of(
     token: int, seed: int = 0, use: str = "score", each: int = 20, feature: int = 0
 ) -> list[Example]:
-    """A feature that fires on one token, with 2 to 10: all kinds, `each` of each, in documents of
+    """A feature that fires on one token, with 6 to 10: all kinds, `each` of each, in documents of
     their own, so that every rule about windows can be met."""
     draw = random.Random(seed)
     doc = 0
@@ -54,7 +54,7 @@ def feature_of(
             peak = draw.randrange(WIDTH)
             if fires:
                 ids[peak] = token
-                values[peak] = 10.0 if (kind, rank) == ("top", 0) else draw.uniform(2, 10)
+                values[peak] = 10.0 if (kind, rank) == ("top", 0) else draw.uniform(6, 10)
             inclusion = None if kind == "near_miss" else 0.5
             rows.append(
                 example(values, ids, peak, kind, part, rank, doc, 0, use, inclusion, feature)

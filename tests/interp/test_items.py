@@ -57,12 +57,12 @@ def test_an_explanation_sees_unique_documents_of_every_kind():
 def test_detection_has_as_many_of_both_sorts_and_near_misses():
     rows = feature_of(3)
     tasks = to_detect(WORDS, rows, 10.0, seed=1, width=WIDTH)
-    assert Counter(fires for _, fires in tasks) == {True: 10, False: 10}
-    by_ids = {e.ids: e for e in rows}
-    kinds = Counter(by_ids[task.ids].kind for task, fires in tasks if not fires)
+    assert Counter(t.fires for t in tasks) == {True: 10, False: 10}
+    kinds = Counter(t.example.kind for t in tasks if not t.fires)
     assert kinds == {"near_miss": 5, "random": 5}
-    assert [t for t, _ in tasks] == [t for t, _ in to_detect(WORDS, rows, 10.0, 1, width=WIDTH)]
-    assert [f for _, f in tasks] != [f for _, f in to_detect(WORDS, rows, 10.0, 2, width=WIDTH)]
+    assert tasks == to_detect(WORDS, rows, 10.0, 1, width=WIDTH)
+    other = to_detect(WORDS, rows, 10.0, 2, width=WIDTH)
+    assert [t.fires for t in tasks] != [t.fires for t in other]
 
 
 def test_few_silent_windows_make_few_firing_ones():
@@ -70,14 +70,14 @@ def test_few_silent_windows_make_few_firing_ones():
         e for e in feature_of(3) if e.kind == "random"
     ][:3]
     tasks = to_detect(WORDS, rows, 10.0, seed=0, width=WIDTH)
-    assert Counter(fires for _, fires in tasks) == {True: 3, False: 3}
+    assert Counter(t.fires for t in tasks) == {True: 3, False: 3}
     assert to_detect(WORDS, rows[:5], 10.0, seed=0, width=WIDTH) == []
 
 
 def test_marks_of_wrong_windows_stand_where_those_of_right_ones_do():
     tasks = to_fuzz(WORDS, feature_of(3), 10.0, seed=1, width=WIDTH)
-    right = Counter(task.marks for task, real in tasks if real)
-    wrong = Counter(task.marks for task, real in tasks if not real)
+    right = Counter(t.task.marks for t in tasks if t.fires)
+    wrong = Counter(t.task.marks for t in tasks if not t.fires)
     assert right == wrong and sum(right.values()) == 10
 
 
@@ -86,8 +86,8 @@ def test_no_position_tells_which_marks_are_wrong():
     tasks = [t for seed in range(30) for t in to_fuzz(WORDS, feature_of(3, seed), 10.0, seed,
                                                       width=WIDTH)]  # fmt: skip
     by_marks: dict = {}
-    for task, real in tasks:
-        by_marks.setdefault(task.marks, []).append(real)
+    for trial in tasks:
+        by_marks.setdefault(trial.task.marks, []).append(trial.fires)
     assert all(sum(reals) * 2 == len(reals) for reals in by_marks.values())
 
 

@@ -9,6 +9,8 @@ from scipy import stats
 from interp.items import Item, Mix, mixed
 from interp.judges.tasks import Answer
 from interp.outcomes import (
+    _rows_balanced,
+    _rows_spearman,
     auc,
     balanced_accuracy,
     detection,
@@ -121,3 +123,15 @@ def test_measures_against_scipy():
     assert balanced_accuracy(np.array([True, True]), np.array([True, False])) is None
     assert r_squared(np.array([0.0, 2.0]), np.array([0.0, 7.0])) == 1.0
     assert r_squared(np.zeros(3), np.ones(3)) is None
+
+
+def test_resampled_rows_are_measured_as_single_ones():
+    rng = np.random.default_rng(2)
+    x, y = rng.integers(0, 4, (50, 12)).astype(float), rng.integers(0, 4, (50, 12)).astype(float)
+    for row, found in zip(zip(x, y, strict=True), _rows_spearman(x, y), strict=True):
+        assert found == pytest.approx(spearman(*row))
+    truth, said = rng.random((50, 12)) < 0.5, rng.random((50, 12)) < 0.5
+    for row, found in zip(zip(truth, said, strict=True), _rows_balanced(truth, said), strict=True):
+        assert found == pytest.approx(balanced_accuracy(*row))
+    assert np.isnan(_rows_spearman(np.ones((1, 3)), np.arange(3.0)[None]))[0]
+    assert np.isnan(_rows_balanced(np.ones((1, 3), bool), np.ones((1, 3), bool)))[0]
