@@ -36,7 +36,7 @@ from ui.pages import (
     settings,
     study,
 )
-from ui.pages.panels import search, shortcuts, sign_in
+from ui.pages.panels import overview_welcome, search, shortcuts, sign_in, soft_links
 
 # Section of the sidebar -> pages by their address: (module, title, icon).
 SECTIONS = {
@@ -115,7 +115,7 @@ def main() -> None:
 
     def show(module) -> None:
         if desk.sae is None and module.NEEDS_SAE:
-            shell.welcome(workspace)
+            overview_welcome.show(desk)
         else:
             module.page(desk)
 
@@ -125,7 +125,7 @@ def main() -> None:
         for name, (module, title, icon) in pages.items():
             opened[name] = st.Page(
                 functools.partial(show, module),
-                title=title, icon=icon, url_path=name, default=len(opened) == 0,
+                title=title, icon=icon, url_path=name, default=not opened,
             )  # fmt: skip
         sections[section] = [opened[name] for name in pages]
     # Before somebody signs in the pages are known, so that the address is kept, but none runs.
@@ -144,6 +144,7 @@ def main() -> None:
     if person.researcher:
         shortcuts.button()
     sign_in.sidebar(access, person)
+    soft_links.follow(desk)
     chosen.run()
 
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": ("commands.verify", "Verify", "compute its feature store again and compare"),
     "import": ("commands.import_", "Import", "take in an SAE that another program saved"),
     "export": ("commands.export", "Export", "write an SAE, or its features, for another program"),
+    "doctor": ("commands.doctor", "Doctor", "say what is installed, what is here, what is wrong"),
     "app": ("commands.app", "App", "open the browser on a workspace"),
     "access add": ("commands.access", "Add", "let somebody use the app, with a passcode"),
     "access remove": ("commands.access", "Remove", "let somebody use it no longer"),

@@ -15,7 +15,7 @@ class Effects:
     """Ablate features of a harvested SAE in their own examples, and score the SAE by it."""
 
     name: str  # of the SAE
-    features: str = "all"  # all, a number, or A:B
+    features: str = "all"  # all, or numbers and ranges, as 0:100,205
     per_feature: int = 5  # examples of each kind
     kinds: str = "top"  # of top,quantile,active,near_miss,random; active: a fair sample of fires
     seed: int = 0  # of the random directions
@@ -29,9 +29,9 @@ def run(args: Effects) -> int:
     import time
     from dataclasses import asdict
 
-    from commands.judges import feature_range
+    from commands.feature_list import feature_list
     from commands.progress import track
-    from data.effects_store import EffectsStore, kinds_named, write_effects
+    from data.effects_store import EffectsStore, kinds_named, newest_of, write_effects
     from data.errors import WorkbenchError
     from data.features_store import FeatureStore
     from data.schema import open_root
@@ -44,10 +44,11 @@ def run(args: Effects) -> int:
     kinds = kinds_named(args.kinds)
     workspace, root = Workspace.open(args.workspace), open_root()
     store = FeatureStore(root, workspace.feature_store(args.name))
-    features = feature_range(args.features, store.n_features)
+    features = feature_list(args.features, store.n_features)
     made_from = _made_from(args, store)
     path = workspace.new_extra(args.name, "effects", _hash(made_from))
-    if path.exists() and not args.replace:
+    # One that is damaged, or of an older program, is measured anew.
+    if not args.replace and newest_of(root, [path], made_from["features_content"]) is not None:
         print(f"{path.name} was measured before; --replace measures again")
         _tell(EffectsStore(root, path).causal)
         return 0
@@ -78,10 +79,10 @@ def run(args: Effects) -> int:
 
 
 class _Measurement:
-    """The examples of a range of features, ablated block by block."""
+    """The examples of some features, ablated block by block."""
 
     def __init__(
-        self, ablation, store, features: range, kinds: tuple[str, ...], per_feature: int
+        self, ablation, store, features: list[int], kinds: tuple[str, ...], per_feature: int
     ) -> None:
         self.ablation, self.store, self.features = ablation, store, features
         self.kinds, self.per_feature = kinds, per_feature
@@ -95,8 +96,8 @@ class _Measurement:
         from interp.causal import feature_effect
 
         root, path = self.store.root, self.store.path
-        for start in range(self.features.start, self.features.stop, AT_ONCE):
-            block = range(start, min(start + AT_ONCE, self.features.stop))
+        for start in range(0, len(self.features), AT_ONCE):
+            block = self.features[start : start + AT_ONCE]
             chosen = stretches(root, path, block, self.kinds, self.per_feature)
             effects = self.ablation.measure(chosen)
             of_feature = {feature: [] for feature in block}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-AT_ONCE = 256  # features whose examples are read together
+from tyro.conf import OmitArgPrefixes
+
+from interp.judges.service import Service
 
 
 @dataclass(frozen=True)
@@ -13,65 +16,56 @@ class Explain:
     """Explain features of a harvested SAE."""
 
     name: str  # of the SAE
-    features: str = "all"  # all, a number, or A:B
-    judge: str = "lexical"  # lexical: the token-lookup baseline
+    features: str = "all"  # all, or numbers and ranges, as 0:100,205
+    judge: str = "lexical"  # or people, gemini:MODEL, openai:MODEL@URL, hf:PATH, scripted:FILE
     run: str | None = None  # name of the auto-interp run (default: NAME-JUDGE)
+    protocol: str = "activations"  # activations, marked, max_and_logits, contrastive
+    candidates: int = 1  # explanations of each; the best on the calibrate split is taken
+    top: int = 10  # strongest examples shown, one a document
+    band: int = 2  # examples shown from each band of ranks
+    silent: int = 5  # silent examples shown; near misses in `contrastive`
+    width: int = 32  # tokens of an example
+    estimate: bool = False  # say what it would take, and ask nobody
+    json: bool = False
+    service: Annotated[Service, OmitArgPrefixes] = field(default_factory=Service)
     workspace: Path = Path("workspace")
 
 
 def run(args: Explain) -> int:
-    import json
-
-    from commands.judges import feature_range, judge_named
+    from commands import judging
+    from commands.feature_list import feature_list
     from commands.progress import track
-    from data.errors import WorkspaceError
-    from data.features_store import FeatureStore
-    from data.runs_store import read_results, write_results
-    from data.schema import open_root
-    from data.workspace import Workspace, publish
-    from interp.explain import explain
+    from data.records import Explanation
+    from interp.autointerp import Plan
+    from interp.items import Mix, Shown
 
-    workspace = Workspace.open(args.workspace)
-    root = open_root()
-    store = FeatureStore(root, workspace.feature_store(args.name))
-    judge = judge_named(args.judge, store)
-    features = feature_range(args.features, store.n_features)
-    name = args.run or f"{args.name}-{judge.name}"
-    folder = workspace.run(name)
-    content = store.meta["content_hash"]
-    earlier, scores = {}, {}  # of the same run, on the same harvest: they stay
-    if (folder / "results.duckdb").exists():
-        old, earlier, scores = read_results(root, folder / "results.duckdb")
-        if (old["sae"], old["judge"]) != (args.name, judge.name):
-            raise WorkspaceError(
-                f"run {name!r} explains {old['sae']} by {old['judge']}: choose another --run"
-            )
-        if old["store_content"] != content:
-            print(f"run {name} explained an older harvest: it is made anew")
-            earlier, scores = {}, {}
-    explanations = []
+    plan = Plan(
+        args.protocol, args.candidates,
+        shown=Shown(args.top, args.band, args.silent, args.silent, args.width),
+        mix=Mix(width=args.width),
+    )  # fmt: skip
+    desk = judging.open_desk(args.workspace, args.name, args.judge, args.run, args.service)
+    features = feature_list(args.features, desk.store.n_features)
+    if args.judge == "people":
+        written = desk.written_by_people(features)
+        said = [Explanation(f, "people", text, {}) for f, text in written.items()]
+        return desk.keep_explanations(plan, said, [], args.json)
+    if args.estimate or desk.judge.is_language_model:
+        done = desk.tell_estimate(plan, lambda run: run.explain(features), args.json, args.estimate)
+        if args.estimate:
+            return done
+    run, found = desk.run(plan), []
 
     def blocks():
-        for start in range(0, len(features), AT_ONCE):
-            block = features[start : start + AT_ONCE]
-            explanations.extend(explain(judge, store.examples_for(block, "explain"), block))
-            yield len(explanations)
+        for block in run.explain(features):
+            found.extend(block)
+            yield len(found)
 
     for _ in track(blocks(), "explaining", lambda done: (done, len(features))):
         pass
-    folder.mkdir(parents=True, exist_ok=True)
-    meta = {
-        "sae": args.name,
-        "judge": judge.name,
-        "is_language_model": judge.is_language_model,
-        "store_content": content,
-    }
-    new = {e.feature: e for e in explanations}
-    merged = [e for _, e in sorted((earlier | new).items())]
-    kept = [score for feature, score in sorted(scores.items()) if feature not in new]
-    write_results(folder / "results.duckdb", meta, merged, kept)
-    with publish(folder / "run.json") as part:
-        part.write_text(json.dumps(meta, indent=1) + "\n")
-    good = sum(e.status == "ok" for e in explanations)
-    print(f"{good:,} of {len(explanations):,} features explained by {judge.name}; run {name}")
-    return 0
+    chosen = [group[0].explanation for group in found]
+    rows = [
+        judging.candidate_row(place, one) for group in found if len(group) > 1
+        for place, one in enumerate(group)
+    ]  # fmt: skip
+    return desk.keep_explanations(plan, chosen, rows, args.json)

@@ -68,34 +68,6 @@ def run(args: Export) -> int:
     return 0
 
 
-def feature_list(text: str, n_features: int) -> list[int]:
-    """The features that `all`, or numbers and ranges A:B (B not included) with commas between them,
-    stand for, sorted. WorkspaceError for anything else, and for a feature there is not."""
-    from data.errors import WorkspaceError
-
-    found: set[int] = set()
-    for part in text.split(","):
-        first, colon, last = part.strip().partition(":")
-        given = [number for number in (first, last) if number]
-        good = all(n.isascii() and n.isdigit() and len(n) < 12 for n in given)
-        if part.strip() == "all":
-            first, colon = "", ":"
-        elif not good or (not first and not colon):
-            raise WorkspaceError(
-                f"--features {text!r}: {part!r} is no feature; give all, or numbers and ranges "
-                "such as 0:100,205"
-            )
-        low = int(first or 0)
-        high = (int(last) if last else n_features) if colon else low + 1
-        if not low < high <= n_features:
-            raise WorkspaceError(
-                f"--features {text!r}: this SAE has features 0 to {n_features - 1}, and {part!r} "
-                + ("is not among them" if high > n_features or low >= n_features else "is none")
-            )
-        found.update(range(low, high))
-    return sorted(found)
-
-
 def _weights(workspace: Workspace, args: Export):
     """What writes the weights into a folder."""
     from sae import formats
@@ -107,6 +79,7 @@ def _weights(workspace: Workspace, args: Export):
 
 def _features(workspace: Workspace, args: Export):
     """What writes the chosen features into a folder; everything that can be refused is, before."""
+    from commands.feature_list import feature_list
     from data.errors import WorkspaceError
     from data.export_store import write_tables
     from data.features_store import FeatureStore
@@ -158,7 +131,9 @@ def _neuronpedia(folder: Path, store: FeatureStore, chosen: Sequence[int]) -> No
     steps = enumerate(starts, start=1)
     for _, start in track(steps, "export", lambda step: (step[0], len(starts))):
         pages = (
-            FeaturePage(store.feature(i), store.logits(i), examples, store.explanation(i))
+            FeaturePage(
+                store.feature(i), store.logits(i), examples, store.explanation(i), store.bands(i)
+            )
             for i, examples in _examples(store, chosen[start : start + neuronpedia.AT_ONCE])
         )
         neuronpedia.write_batch(where, start // neuronpedia.AT_ONCE, source, pages)

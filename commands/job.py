@@ -1,4 +1,4 @@
-"""Looks after one background job: starts its command, stops it when asked, records how it ended.
+"""Looks after one background job: runs its commands, stops them when asked, records how it ended.
 
 In:  the folder of the job; a description (JSON) on standard input.
 Out: job.json, log.txt; "under way" on standard output once job.json is there.
@@ -38,25 +38,50 @@ def run(args: JobArgs) -> int:
     about = {**json.load(sys.stdin), "supervisor": identity(os.getpid())}
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        command = _start(about, args.folder)
+        running = [_start(about, about["commands"][0], args.folder)]  # the one that runs now
     except OSError as error:
         _write(args.folder, about, {"state": "failed", "exit_code": None, "reason": str(error)})
         _say_under_way()
         return 0
     ended = threading.Event()
-    _listen(command, tuple(about["grace_s"]), ended)
-    about["process"] = identity(command.pid)
+    _listen(running, tuple(about["grace_s"]), ended)
+    about["process"] = identity(running[0].pid)
     _write(args.folder, about)
     _say_under_way()
-    code = command.wait()
+    code, whole = _run_all(about, running, args.folder)
     ended.set()
-    _signal_group(command, signal.SIGKILL)  # nothing of a job outlives it
-    _write(args.folder, about, _ending(args.folder, code))
+    _write(args.folder, about, _ending(args.folder, code, whole))
     return 0
 
 
-def _start(about: dict, folder: Path) -> subprocess.Popen:
-    """The command, in a process group of its own."""
+def _run_all(about: dict, running: list[subprocess.Popen], folder: Path) -> tuple[int, bool]:
+    """The exit code of the last command that ran, and whether no other was left to run."""
+    code = _wait(running[0])
+    for command in about["commands"][1:]:
+        if code != 0 or _asked_to_stop(folder):
+            return code, False
+        running[0] = _start(about, command, folder)
+        about["process"] = identity(running[0].pid)
+        _write(folder, about)
+        if _asked_to_stop(folder):  # in between, when there was nobody to tell
+            _signal_group(running[0], signal.SIGINT)
+        code = _wait(running[0])
+    return code, True
+
+
+def _wait(command: subprocess.Popen) -> int:
+    """Its exit code; nothing that it started outlives it."""
+    code = command.wait()
+    _signal_group(command, signal.SIGKILL)
+    return code
+
+
+def _asked_to_stop(folder: Path) -> bool:
+    return (folder / "cancel.json").exists()
+
+
+def _start(about: dict, command: list[str], folder: Path) -> subprocess.Popen:
+    """A command, in a process group of its own."""
     environment = {**os.environ, JOB_FOLDER: str(folder), "PYTHONUNBUFFERED": "1"}
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -68,28 +93,28 @@ def _start(about: dict, folder: Path) -> subprocess.Popen:
 
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            about["command"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             cwd=about["cwd"], env=environment, process_group=0, preexec_fn=before_it_begins,
         )  # fmt: skip
 
 
 def _listen(
-    command: subprocess.Popen, grace_s: tuple[float, float], ended: threading.Event
+    running: list[subprocess.Popen], grace_s: tuple[float, float], ended: threading.Event
 ) -> None:
-    """SIGTERM stops the command by and by, SIGUSR1 at once."""
+    """SIGTERM stops the command that runs by and by, SIGUSR1 at once."""
 
     def by_and_by() -> None:
         for number, wait_s in zip((signal.SIGINT, signal.SIGTERM), grace_s, strict=True):
-            _signal_group(command, number)
+            _signal_group(running[0], number)
             if ended.wait(wait_s):
                 return
-        _signal_group(command, signal.SIGKILL)
+        _signal_group(running[0], signal.SIGKILL)
 
     stopping = threading.Thread(target=by_and_by, daemon=True)
 
     def stop(number: int, frame: object) -> None:
         if number == signal.SIGUSR1:
-            _signal_group(command, signal.SIGKILL)
+            _signal_group(running[0], signal.SIGKILL)
         elif stopping.ident is None:
             stopping.start()
 
@@ -102,14 +127,14 @@ def _signal_group(command: subprocess.Popen, number: int) -> None:
         os.killpg(command.pid, number)
 
 
-def _ending(folder: Path, code: int) -> dict:
+def _ending(folder: Path, code: int, whole: bool) -> dict:
     """How it ended. One that was to stop but had finished is done."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     unit = 1 if sys.platform == "darwin" else 1024
     end = {"state": "done", "exit_code": code, "peak_bytes": usage.ru_maxrss * unit}
-    if code == 0:
+    if code == 0 and whole:
         return end
-    if (folder / "cancel.json").exists():
+    if _asked_to_stop(folder):
         return {**end, "state": "cancelled"}
     if code < 0:
         named = -code in signal.Signals.__members__.values()

@@ -33,7 +33,7 @@ def run(args: NeighboursArgs) -> int:
     names = [args.name] if args.other is None else [args.name, args.other]
     pair = _Pair(workspace, names, args)
     paths = [workspace.new_extra(name, "neighbours", pair.hash(i)) for i, name in enumerate(names)]
-    if all(path.exists() for path in paths) and not args.replace:
+    if not args.replace and all(map(_readable, paths)):
         print(f"{paths[0].name} was made before; --replace makes it again")
     else:
         _write_lists(pair, paths)
@@ -191,12 +191,27 @@ def _write_map(args: NeighboursArgs, workspace, pair: _Pair) -> None:
     made_from["seed"] = seed
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     path = workspace.new_extra(args.name, "map", digest[:16])
-    if path.exists() and not args.replace:
+    if not args.replace and _readable(path):
         return
     found = feature_map(decoder(pair.saes[0]), args.map, args.seed)
     meta = {**made_from, "explained": found.explained, **_versions()}
     content = write_map(path, meta, found.features, found.places)
     print(f"wrote {path}  content {content[:16]}")
+
+
+def _readable(path: Path) -> bool:
+    """Whether it is there and whole; one that is damaged, or of an older program, is made anew."""
+    from data.errors import StoreError
+    from data.schema import open_root
+
+    root = open_root()
+    try:
+        with root.reading(path):
+            return True
+    except StoreError:
+        return False
+    finally:
+        root.close()
 
 
 def _finish(steps: Iterator, title: str) -> None:

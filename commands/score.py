@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-AT_ONCE = 256
+from tyro.conf import OmitArgPrefixes
+
+from interp.judges.service import Service
 
 
 @dataclass(frozen=True)
@@ -13,57 +16,52 @@ class ScoreArgs:
     """Score the explanations of a run."""
 
     name: str  # of the SAE
+    features: str = "all"  # all, or numbers and ranges, as 0:100,205; others keep their scores
     run: str | None = None  # the auto-interp run (default: NAME-JUDGE)
-    method: str = "simulate"  # simulate: Pearson's r of predicted and real activations
-    judge: str = "lexical"
+    method: str = "simulate"  # simulate, estimate, detect, fuzz, intruder; several with commas
+    judge: str = "lexical"  # or gemini:MODEL, openai:MODEL@URL, hf:PATH, scripted:FILE
+    baselines: str = "lexical,shuffled,empty"  # judged on the same windows; "" for none
+    mode: str = "held-out"  # or paper: on the very windows that were explained
+    top: int = 10  # windows simulated: strongest, from each band of ranks, and silent ones
+    band: int = 5
+    silent: int = 10
+    each: int = 10  # windows of either sort to detect and to fuzz
+    rounds: int = 8  # of the intruder task
+    width: int = 32  # tokens of a window
     seed: int = 0
+    estimate: bool = False  # say what it would take, and ask nobody
+    json: bool = False
+    service: Annotated[Service, OmitArgPrefixes] = field(default_factory=Service)
     workspace: Path = Path("workspace")
 
 
 def run(args: ScoreArgs) -> int:
-    import numpy as np
-
-    from commands.judges import judge_named
+    from commands import judging
+    from commands.feature_list import feature_list
     from commands.progress import track
-    from data.errors import WorkbenchError
-    from data.features_store import FeatureStore
-    from data.runs_store import read_results, write_results
-    from data.schema import open_root
-    from data.workspace import Workspace
-    from interp.simulate import simulate
+    from interp.autointerp import Plan
+    from interp.items import Mix
 
-    if args.method != "simulate":
-        raise WorkbenchError(f"no method {args.method!r}: there is simulate")
-    workspace = Workspace.open(args.workspace)
-    root = open_root()
-    store = FeatureStore(root, workspace.feature_store(args.name))
-    judge = judge_named(args.judge, store)
-    name = args.run or f"{args.name}-{judge.name}"
-    results = workspace.run(name) / "results.duckdb"
-    if not results.exists():
-        raise WorkbenchError(
-            f"no run {name!r}: make it with: python run.py explain {args.name} --judge {args.judge}"
-        )
-    meta, explanations, _ = read_results(root, results)
-    if meta["store_content"] != store.meta["content_hash"]:
-        raise WorkbenchError(
-            f"run {name!r} explains an older harvest of {args.name}: explain it again"
-        )
-    scores, features = [], sorted(explanations)
+    methods = tuple(name.strip() for name in args.method.split(",") if name.strip())
+    others = tuple(name.strip() for name in args.baselines.split(",") if name.strip())
+    desk = judging.open_desk(args.workspace, args.name, args.judge, args.run, args.service)
+    others = others if desk.judge is not None and desk.judge.is_language_model else ()
+    plan = Plan(
+        methods=methods, arms=("own", *others), mode=args.mode, each=args.each, rounds=args.rounds,
+        mix=Mix(args.top, args.band, args.silent, args.width), seed=args.seed,
+    )  # fmt: skip
+    said = desk.explained(feature_list(args.features, desk.store.n_features))
+    if args.estimate or desk.judge.is_language_model:
+        done = desk.tell_estimate(plan, lambda run: run.score(said), args.json, args.estimate)
+        if args.estimate:
+            return done
+    run, judged = desk.run(plan), []
 
     def blocks():
-        for start in range(0, len(features), AT_ONCE):
-            block = features[start : start + AT_ONCE]
-            chosen = {feature: explanations[feature] for feature in block}
-            examples = store.examples_for(block, "score")
-            scores.extend(simulate(judge, chosen, examples, args.seed))
-            yield len(scores)
+        for block in run.score(said):
+            judged.extend(block)
+            yield len(judged)
 
-    for _ in track(blocks(), "scoring", lambda done: (done, len(features))):
+    for _ in track(blocks(), "scoring", lambda done: (done, len(said))):
         pass
-    write_results(results, meta, [explanations[f] for f in features], scores)
-    values = np.array([s.value for s in scores if s.status == "ok"])
-    missing = len(scores) - len(values)
-    median = f"median r {np.median(values):.3f}" if len(values) else "no score"
-    print(f"{judge.name}: {median} over {len(values):,} features ({missing:,} not scored)")
-    return 0
+    return desk.keep_scores(plan, judged, args.json)

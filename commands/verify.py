@@ -21,7 +21,8 @@ class Verify:
     number differs by more than the tolerance."""
 
     name: str  # of the SAE
-    features: str = "200"  # so many drawn by the seed; all; or A:B, numbers A to B - 1
+    sample: int | Literal["all"] = 200  # features looked at, drawn by the seed
+    features: str = "all"  # out of these: all, or numbers and ranges, as 0:100,205
     examples: int | Literal["all"] = 10  # of each of these features, drawn by the seed
     statistics: Literal["yes", "no"] = "no"  # count over the whole corpus again, as a harvest does
     tolerance: float = 1e-4  # relative
@@ -60,8 +61,10 @@ def _refuse_odd(args: Verify) -> None:
 
     if not args.tolerance > 0:
         raise WorkbenchError(f"--tolerance {args.tolerance:g}: give a number above 0")
-    if args.examples != "all" and args.examples < 1:
-        raise WorkbenchError(f"--examples {args.examples}: give 1 or more, or all")
+    for name in ("sample", "examples"):
+        number = getattr(args, name)
+        if number != "all" and number < 1:
+            raise WorkbenchError(f"--{name} {number}: give 1 or more, or all")
 
 
 def _checks(args: Verify, folder: Path, store: VerifyStore, notes: list[str]) -> Iterator[Check]:
@@ -77,16 +80,16 @@ def _checks(args: Verify, folder: Path, store: VerifyStore, notes: list[str]) ->
     if same.wrong:
         notes.append("nothing else was compared: make the store again with harvest")
         return
-    chosen = _chosen(args.features, sae.d_sae, args.seed)
+    chosen = _chosen(args, sae.d_sae)
     yield from (verify_rules.rule(*rule) for rule in store.rules())
     documents, stored, examples = store.documents(), store.features(chosen), store.examples(chosen)
     yield verify_rules.splits(documents)
-    fires = dict(zip(stored["feature"].tolist(), stored["fires"].astype(int).tolist(), strict=True))
-    yield verify_rules.weights(examples, fires)
+    bands = store.bands(chosen)
+    yield verify_rules.weights(examples, verify_rules.sizes(stored, bands))
     recomputer = recomputer_of(sae, lm, meta, Documents.of(documents), store.ids)
     yield from _examples(args, recomputer, examples, stored)
     if args.statistics == "yes":
-        yield from _statistics(args, recomputer, meta, stored, examples)
+        yield from _statistics(args, recomputer, meta, stored, bands)
     else:
         notes.append("statistics were not counted again: --statistics yes")
     drawn = "all" if args.examples == "all" else f"at most {args.examples}"
@@ -111,19 +114,17 @@ def _now(folder: Path, sae, lm, store: VerifyStore) -> dict[str, object]:
     }
 
 
-def _chosen(text: str, d_sae: int, seed: int) -> np.ndarray:
-    """Sorted feature numbers: `all`, a range A:B, or so many drawn by the seed."""
+def _chosen(args: Verify, d_sae: int) -> np.ndarray:
+    """Sorted numbers of the features to look at."""
     import numpy as np
 
-    from commands.judges import feature_range
-    from data.errors import WorkbenchError
+    from commands.feature_list import feature_list
 
-    if text == "all" or ":" in text:
-        return np.array(feature_range(text, d_sae), dtype=np.int64)
-    if not text.isdecimal() or int(text) < 1:
-        raise WorkbenchError(f"--features {text!r}: give all, how many, or A:B")
-    drawn = np.random.default_rng(seed).permutation(d_sae)[: int(text)]
-    return np.sort(drawn).astype(np.int64)
+    features = np.array(feature_list(args.features, d_sae), dtype=np.int64)
+    if args.sample == "all":
+        return features
+    drawn = np.random.default_rng(args.seed).permutation(len(features))[: args.sample]
+    return features[np.sort(drawn)]
 
 
 def _examples(args: Verify, recomputer: Recomputer, columns: dict, stored: dict) -> list[Check]:
@@ -157,21 +158,19 @@ def _drawn(feature: np.ndarray, n: int | str, seed: int) -> np.ndarray:
 
 
 def _statistics(
-    args: Verify, recomputer: Recomputer, meta: dict, stored: dict, columns: dict
+    args: Verify, recomputer: Recomputer, meta: dict, stored: dict, bands: dict
 ) -> list[Check]:
     import numpy as np
 
     from commands.progress import track
-    from interp.verify import ExampleRows
     from interp.verify_counts import Counts
     from interp.verify_statistics import StatisticsCheck, rules_of
 
-    rows = ExampleRows(**{name: columns[name] for name in ExampleRows._fields})
-    counts = Counts(recomputer, stored["feature"], rules_of(meta, stored, rows))
+    counts = Counts(recomputer, stored["feature"], rules_of(meta, stored))
     for _ in track(counts, "statistics", lambda s: (s.done, s.total), _contexts):
         pass
     floor = recomputer.sae.floor.detach().cpu().numpy().astype(np.float32)[stored["feature"]]
-    return StatisticsCheck(meta, stored, rows, floor, counts, args.tolerance).checks()
+    return StatisticsCheck(meta, stored, bands, floor, counts, args.tolerance).checks()
 
 
 def _contexts(step) -> str:

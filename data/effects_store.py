@@ -20,7 +20,6 @@ from data.errors import StoreError
 from data.features_store import KINDS
 from data.records import CausalScore, ExampleEffect, FeatureEffect, Stretch
 from data.schema import Root
-from data.workspace import publish
 
 ARROW = {
     "int": pa.int32(), "int | None": pa.int32(), "str": pa.string(), "float | None": pa.float64(),
@@ -38,20 +37,23 @@ def kinds_named(text: str) -> tuple[str, ...]:
 
 
 def stretches(
-    root: Root, path: str | Path, features: range, kinds: Sequence[str], per_feature: int
+    root: Root, path: str | Path, features: Sequence[int], kinds: Sequence[str], per_feature: int
 ) -> list[Stretch]:
     """Examples of `features` in features.duckdb, in the order of (feature, kind, part, rank).
 
     Of each feature and kind the first `per_feature` by rank; the parts of a kind take turns. Raises
     StoreError when the store cannot be read.
     """
+    if not features:
+        return []
     with root.reading(path) as (cursor, store):
         rows = cursor.execute(
             f"""SELECT feature, kind, part, rank, doc, start, peak, length FROM {store}.example
-                WHERE feature >= ? AND feature < ? AND list_contains(?::VARCHAR[], kind)
+                WHERE feature BETWEEN ? AND ? AND list_contains(?::INTEGER[], feature)
+                AND list_contains(?::VARCHAR[], kind)
                 QUALIFY row_number() OVER (PARTITION BY feature, kind ORDER BY rank, part) <= ?
                 ORDER BY feature, kind, part, rank""",
-            [features.start, features.stop, list(kinds), per_feature],
+            [min(features), max(features), list(features), list(kinds), per_feature],
         ).fetchall()
         places = [(doc, start, length) for *_, doc, start, _peak, length in rows]
         texts = Documents.of(root, cursor, store).texts(cursor, places)
@@ -79,16 +81,11 @@ def write_effects(
     def means() -> Iterator[pa.Table]:  # asked for when the examples are all written
         yield _table(FeatureEffect, features)
 
-    with publish(path) as part:
-        con = schema.connect(part)
-        try:
-            schema.create(con, schema.EFFECTS)
-            schema.load(con, {"example_effect": examples(), "feature_effect": means()})
-            digest = schema.content_hash(con, schema.EFFECTS)
-            schema.write_meta(con, {**meta(), "content_hash": digest})
-            con.execute("CHECKPOINT")
-        finally:
-            con.close()
+    with schema.writing(path) as con:
+        schema.create(con, schema.EFFECTS)
+        schema.load(con, {"example_effect": examples(), "feature_effect": means()})
+        digest = schema.content_hash(con, schema.EFFECTS)
+        schema.write_meta(con, {**meta(), "content_hash": digest})
     return digest
 
 

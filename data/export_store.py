@@ -1,8 +1,8 @@
 """A feature store as plain files that need no DuckDB: one file a table, and meta.json.
 
 In:  the process's `Root`, the path of a features.duckdb, some features, a folder.
-Out: token, doc, feature, logit and example as .parquet, .csv or .jsonl, rows in the order of the
-     store's keys, and the store's meta as JSON.
+Out: token, doc, feature, logit, band and example as .parquet, .csv or .jsonl, rows in the order of
+     the store's keys, and the store's meta as JSON.
 
 What a format cannot hold is written so: lists stay lists in Parquet and JSON lines and are JSON
 text in CSV; bytes (token.bytes) stay bytes in Parquet and are hexadecimal text elsewhere; NULL is
@@ -35,6 +35,7 @@ ROWS = {
     "doc": "WHERE doc IN (SELECT doc FROM {store}.example WHERE {chosen}) ORDER BY doc",
     "feature": "WHERE {chosen}",
     "logit": "WHERE {chosen}",
+    "band": "WHERE {chosen}",
     "example": "WHERE {chosen}",
 }
 

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data import list_store, runs_store, schema
+from data import columns_store, list_export_store, list_store, runs_store, schema
 from data.documents_store import Documents, load_documents
 from data.errors import StoreError
+from data.list_store import MarksSource
 from data.records import (
     Example,
     Explanation,
@@ -28,6 +29,7 @@ from data.records import (
     FeatureRow,
     FeatureStats,
     LogitEffect,
+    Mark,
     Score,
 )
 from data.schema import USES, Root
@@ -37,6 +39,7 @@ BANDS = ("0.99-1", "0.9-0.99", "0.5-0.9", "0-0.5")  # parts of `quantile`: ranks
 MISSES = ("under", "token")  # parts of `near_miss`
 ORDER = {name: place for place, name in enumerate((*KINDS, "", *BANDS, *MISSES))}
 WRITER_MEMORY = "1GB"
+EVERYTHING = FeatureFilter()
 
 EXAMPLE = """feature, kind, part, rank, doc, start, length, peak, max, pre, inclusion, copies,
     act_index, act_value"""
@@ -47,8 +50,8 @@ def write_features(
 ) -> str:
     """Writes features.duckdb whole or not at all; returns its content hash (64 hex digits).
 
-    tables: token, doc, feature, logit, example, with exactly the columns of data/schema.py in any
-    order. A table is sorted here; an iterable of tables must come in the order of its key.
+    tables: token, doc, feature, logit, band, example, with exactly the columns of data/schema.py in
+    any order. A table is sorted here; an iterable of tables must come in the order of its key.
     `meta` is any JSON; `schema` and `content_hash` are added. StoreError on a full disk.
     """
     with schema.writing(path, WRITER_MEMORY) as con:
@@ -70,10 +73,22 @@ class FeatureStore:
     call raises StoreError or StoreBusy when a file cannot be read.
     """
 
-    def __init__(self, root: Root, path: str | Path, results: str | Path | None = None):
+    def __init__(
+        self,
+        root: Root,
+        path: str | Path,
+        results: str | Path | None = None,
+        marks: MarksSource | None = None,
+    ):
+        """marks: what people wrote, for lists that are filtered by it (data/marks_store.py)."""
         self.root = root
         self.path = Path(path)
         self.results = Path(results) if results is not None else None
+        self.marks = marks
+
+    @property
+    def _list(self) -> list_store.Source:
+        return list_store.Source(self.root, self.path, self.results, self.marks)
 
     @property
     def meta(self) -> dict:
@@ -101,27 +116,43 @@ class FeatureStore:
     def rows(self, filter: FeatureFilter) -> tuple[list[FeatureRow], int]:
         """One page of the feature list, and how many features the filter lets through.
 
-        Sorted by any field of FeatureRow, absent values last, ties by feature. Raises StoreError
-        for an unknown sort column.
+        Sorted by any field of FeatureRow, or by what people wrote; absent values last, ties by
+        feature. Raises StoreError for an unknown sort column.
         """
-        return list_store.rows(self.root, self.path, self.results, filter)
+        return list_store.rows(self._list, filter)
+
+    def rows_of(self, features: Sequence[int]) -> list[FeatureRow]:
+        """The rows of these features in their order; those there are not are left out."""
+        return list_store.rows_of(self._list, list(features))
+
+    def marks_of(self, features: Sequence[int]) -> dict[int, Mark]:
+        """What people wrote about these features; those without a word are left out."""
+        return list_store.marks_of(self._list, list(features))
+
+    def features(self, filter: FeatureFilter) -> np.ndarray:
+        """All features that the filter lets through, in the order of the list; int64."""
+        return list_store.features(self._list, filter)
+
+    def points(self, filter: FeatureFilter, against: str, limit: int) -> list_store.Points:
+        """The features of a list as points of density against max or score (data/list_store.py)."""
+        return list_store.points(self._list, filter, against, limit)
+
+    def exported(self, filter: FeatureFilter, format: str) -> bytes:
+        """All features of the list as a file: csv or parquet (data/list_export_store.py)."""
+        return list_export_store.exported(self._list, filter, format)
 
     def neighbours(self, filter: FeatureFilter, feature: int) -> tuple[int | None, int | None]:
         """The features before and after `feature` in the list of that filter and sort.
 
         None at either end; (None, None) if the filter leaves `feature` out.
         """
-        return list_store.neighbours(self.root, self.path, self.results, filter, feature)
+        return list_store.neighbours(self._list, filter, feature)
 
-    def random_feature(self, seed: int) -> int:
-        """A feature drawn evenly from those that fire; StoreError if none does."""
-        with self.root.reading(self.path) as (cursor, store):
-            alive = cursor.execute(
-                f"SELECT feature FROM {store}.feature WHERE fires > 0 ORDER BY feature"
-            ).fetchnumpy()["feature"]
-        if len(alive) == 0:
-            raise StoreError(f"no feature of {self.path} fires: harvest over more text")
-        return int(np.random.default_rng(seed).choice(alive))
+    def random_feature(self, seed: int, filter: FeatureFilter = EVERYTHING) -> int:
+        """A feature of the list drawn evenly from those that fire; of a list of dead ones, from
+        all. StoreError if there is none.
+        """
+        return list_store.random_feature(self._list, filter, seed)
 
     def feature(self, i: int) -> FeatureStats:
         """Everything counted of one feature; StoreError if there is no such feature."""
@@ -161,6 +192,24 @@ class FeatureStore:
             return None
         return runs_store.read_score(self.root, self.results, i)
 
+    def bands(self, i: int) -> dict[str, tuple[float, int]]:
+        """Each band of ranks among the fires of feature `i`, in the order of BANDS: the activation
+        it begins at, and how many fires it holds. Empty for a feature that never fires."""
+        with self.root.reading(self.path) as (cursor, store):
+            rows = cursor.execute(
+                f"SELECT part, low, fires FROM {store}.band WHERE feature = ?", [i]
+            ).fetchall()
+        return {part: (low, n) for part, low, n in sorted(rows, key=lambda row: ORDER[row[0]])}
+
+    def example_counts(self, i: int) -> dict[tuple[str, str], int]:
+        """How many examples of each (kind, part) feature `i` has."""
+        with self.root.reading(self.path) as (cursor, store):
+            rows = cursor.execute(
+                f"SELECT kind, part, count(*) FROM {store}.example WHERE feature = ? GROUP BY ALL",
+                [i],
+            ).fetchall()
+        return {(kind, part): n for kind, part, n in rows}
+
     def examples(self, i: int, kind: str | None = None, use: str | None = None) -> list[Example]:
         """Examples of feature `i` in the order of KINDS, BANDS and MISSES, each by rank.
 
@@ -184,13 +233,13 @@ class FeatureStore:
     def token_bytes(self, ids: Sequence[int]) -> dict[int, tuple[bytes, bool]]:
         """(bytes, special) of each token id; ids the tokenizer does not have are left out."""
         with self.root.reading(self.path) as (cursor, store):
-            tokens = list_store.tokens(self.root, cursor, store)
+            tokens = columns_store.tokens(self.root, cursor, store)
         return {int(i): tokens[int(i)] for i in ids if int(i) in tokens}
 
     def vocabulary(self) -> dict[int, tuple[bytes, bool]]:
         """(bytes, special) of every token id of the tokenizer."""
         with self.root.reading(self.path) as (cursor, store):
-            return list_store.tokens(self.root, cursor, store)
+            return columns_store.tokens(self.root, cursor, store)
 
     def densities(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(feature int32, density float64, max float32) of all features; NaN: dead."""

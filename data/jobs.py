@@ -9,7 +9,8 @@ Out: records `Job`, read from the disk each time, so that nothing is lost when t
               cancel.json     who asked it to stop
 
 Each job has a small process of its own that looks after it (commands/job.py), in its own session;
-the command runs below that in its own process group.
+the command runs below that in its own process group. An argument `&&` begins another command, which
+runs after the one before it if that ended well; no shell reads any of it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from data.workspace import publish
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB_FOLDER = "WORKBENCH_JOB"  # environment variable: the folder of the job a command runs as
+THEN = "&&"  # an argument that begins the next command of the same job
 GRACE_S = (60.0, 15.0)  # from SIGINT to SIGTERM (a training run saves itself), and on to SIGKILL
 KEEP = 200  # ended jobs
 TAIL_BYTES = 1 << 16
@@ -62,6 +64,7 @@ class Jobs:
 
         Raises WorkbenchError while `at_most` jobs run.
         """
+        commands = [[*self.program, *one] for one in commands_of(arguments)]
         with self._starting():
             running = [job.title for job in self.newest() if job.state == "running"]
             if len(running) >= self.at_most:
@@ -74,7 +77,7 @@ class Jobs:
             stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(began))
             about = {
                 "id": f"{stamp}-{secrets.token_hex(2)}", "title": title, "who": who,
-                "arguments": list(arguments), "command": [*self.program, *arguments],
+                "arguments": list(arguments), "commands": commands,
                 "cwd": os.getcwd(), "grace_s": self.grace_s, "began": began,
             }  # fmt: skip
             self._look_after(about)
@@ -184,6 +187,17 @@ class Jobs:
             exit_code=about.get("exit_code"), peak_bytes=about.get("peak_bytes"),
             progress=_progress(path / "progress.jsonl", ended),
         )  # fmt: skip
+
+
+def commands_of(arguments: Sequence[str]) -> list[list[str]]:
+    """The commands that a job's arguments stand for: `&&` begins another."""
+    commands: list[list[str]] = [[]]
+    for argument in arguments:
+        if argument == THEN:
+            commands.append([])
+        else:
+            commands[-1].append(argument)
+    return commands
 
 
 # ---------------------------------------------------------------- progress

@@ -1,238 +1,259 @@
-"""The feature list: filter, sort and page over features.duckdb and results.duckdb.
+"""The feature list: filter, sort and page over features.duckdb, results.duckdb and the lab.
 
-In:  a `Root`, the paths of the two stores, a FeatureFilter.
-Out: FeatureRows of one page with the total count; the neighbours of a feature in that list.
+In:  a `Root`, the paths of the two stores, where the marks of the lab are, a FeatureFilter.
+Out: FeatureRows of one page with the total count; the neighbours of a feature in that list; all
+     features of the list; points of a scatter.
 
-A column is read when it is first asked for and kept as long as its file is attached, a megabyte at
-131,072 features: numpy filters and sorts it in a few milliseconds, where SQL took up to a hundred.
-Only the rows of the page are read anew.
+What a filter lets through, in its order, is kept for the last few filters, so that going from
+feature to feature in a list costs a look-up. Columns: data/columns_store.py. Only the rows of the
+page are read anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from data.columns_store import COLUMNS, MARKED, Columns
 from data.errors import StoreError
-from data.records import FLAGS, FeatureFilter, FeatureRow
-from data.schema import KEYS, Root
+from data.marks_store import Marks
+from data.recent import Recent
+from data.records import FLAGS, FeatureFilter, FeatureRow, Mark
+from data.schema import Root
+from data.text_search_store import example_text
 
-LABEL = "CASE WHEN status = 'ok' THEN text END"  # a failed explanation is no label
-SCORES = {"score": "value", "score_low": "low", "score_high": "high"}
-TOKENS = {"peak_token": "peak_token", "top_logit_token": "top_logit"}  # ids, shown as bytes
-SORTS = tuple(field.name for field in fields(FeatureRow))
-# What stands in table `feature` as it is shown, and the ids of the tokens.
-STATS = tuple(name for name in SORTS if name not in {"label", *SCORES, *TOKENS})
+SORTS = (*COLUMNS, *MARKED)
+BOUNDED = ("density", "max", "score")  # between <name>_min and <name>_max of the filter
+# Fields of FeatureFilter that do not change which features the list holds, or their order.
+OF_THE_PAGE = ("page", "page_size", "columns", "plot")
+LISTS, MASKS = 16, 32  # kept of each store: half a megabyte and an eighth, at 131,072 features
+# The first that holds of a feature; the rest are "other".
+GROUPS = ("outlier_bound", "position_bound", "single_token", "dense_1", "rare")
 
 
-def rows(
-    root: Root, path: Path, results: Path | None, filter: FeatureFilter
-) -> tuple[list[FeatureRow], int]:
+class MarksSource(Protocol):
+    """Where marks come from (data/marks_store.py). version: another one after every change."""
+
+    sae: str
+
+    def version(self) -> Hashable: ...
+
+    def read(self) -> Marks: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files a list is made of, and who knows the marks."""
+
+    root: Root
+    path: Path
+    results: Path | None
+    marks: MarksSource | None = None
+
+
+@dataclass(frozen=True)
+class Points:
+    """Features as points of density against another number; all arrays one value a point."""
+
+    feature: np.ndarray  # int32
+    density: np.ndarray  # float64, as `value`
+    value: np.ndarray
+    group: np.ndarray  # uint8, place in GROUPS; len(GROUPS): none of them
+    inside: np.ndarray  # bool, within the filter's own bounds
+    total: int  # features that have both numbers; more than there are points: some were left out
+
+
+def rows(source: Source, filter: FeatureFilter) -> tuple[list[FeatureRow], int]:
     """One page of the list, and how many features the filter lets through. Raises StoreError."""
-    with _listing(root, path, results, filter) as (columns, places):
+    with listing(source, filter) as (columns, places):
         first = max(filter.page - 1, 0) * filter.page_size
         return columns.rows(places[first : first + filter.page_size]), len(places)
 
 
+def rows_of(source: Source, features: list[int]) -> list[FeatureRow]:
+    """The rows of these features in their order; what is not there is left out."""
+    with _columns(source) as columns:
+        return columns.rows(columns.places(np.array(features, dtype=np.int64)))
+
+
+def marks_of(source: Source, features: list[int]) -> dict[int, Mark]:
+    """What people wrote about these features; those of which nothing is written are left out."""
+    with _columns(source) as columns:
+        return {} if columns.marks is None else columns.marks.of(features)
+
+
+def features(source: Source, filter: FeatureFilter) -> np.ndarray:
+    """All features that the filter lets through, in the order of the list; int64."""
+    with listing(source, filter) as (columns, places):
+        return columns.number("feature")[places].astype(np.int64)
+
+
 def neighbours(
-    root: Root, path: Path, results: Path | None, filter: FeatureFilter, feature: int
+    source: Source, filter: FeatureFilter, feature: int
 ) -> tuple[int | None, int | None]:
     """The features before and after `feature` in the list; None at an end or outside the filter."""
-    with _listing(root, path, results, filter) as (columns, places):
-        found = columns.number("feature")[places].astype(int).tolist()
-    if feature not in found:
-        return None, None
-    at = found.index(feature)
-    return (found[at - 1] if at else None), (found[at + 1] if at + 1 < len(found) else None)
+    with listing(source, filter) as (columns, places):
+        numbers = columns.number("feature")
+        here = columns.places(np.array([feature]))
+        at = np.flatnonzero(places == here[0]) if len(here) else here
+        if not len(at):
+            return None, None
+        before, after = int(at[0]) - 1, int(at[0]) + 1
+        return (
+            int(numbers[places[before]]) if before >= 0 else None,
+            int(numbers[places[after]]) if after < len(places) else None,
+        )
 
 
-def tokens(root: Root, cursor: Any, store: str) -> dict[int, tuple[bytes, bool]]:
-    """(bytes, special) of every token of the store attached as `store`, by id."""
+def random_feature(source: Source, filter: FeatureFilter, seed: int) -> int:
+    """One of the list drawn evenly from those that fire; of a list of dead ones, from all."""
+    with listing(source, filter) as (columns, drawn):
+        if filter.alive is not False:
+            drawn = drawn[columns.number("fires")[drawn] > 0]
+        if not len(drawn):
+            raise StoreError(
+                f"no feature of {source.path} fires: harvest over more text"
+                if replace(filter, alive=None, sort="feature") == FeatureFilter()
+                else "no feature that fires fits this filter: widen it"
+            )
+        return int(columns.number("feature")[np.random.default_rng(seed).choice(drawn)])
 
-    def read() -> dict[int, tuple[bytes, bool]]:
-        rows = cursor.execute(f"SELECT id, bytes, special FROM {store}.token").fetchall()
-        return {token: (text, special) for token, text, special in rows}
 
-    return root.remember(store, "tokens", read)
+def points(source: Source, filter: FeatureFilter, against: str, limit: int) -> Points:
+    """Features as points of density against `against` (max or score), on log axes where they are
+    positive: those that the filter lets through but for its bounds on density, max and score, and
+    whether they are within these. Of more than `limit` every n-th, those inside first."""
+    unbounded = {f"{name}_{end}": None for name in BOUNDED for end in ("min", "max")}
+    with listing(source, replace(filter, **unbounded, sort="feature", descending=False)) as (
+        columns, places,
+    ):  # fmt: skip
+        density, value = (columns.number(name) for name in ("density", against))
+        shown = (density[places] > 0) & ((value[places] > 0) | (against == "score"))
+        places = places[shown & ~np.isnan(value[places])]
+        inside = _bounded(columns, filter)[places]
+        chosen = [_thinned(places[inside], limit)]
+        chosen.append(_thinned(places[~inside], limit - len(chosen[0])))
+        drawn = np.concatenate(chosen)
+        group = np.full(len(drawn), len(GROUPS), np.uint8)
+        for at, flag in reversed([*enumerate(GROUPS)]):
+            group[columns.number(flag)[drawn] == 1] = at
+        return Points(
+            columns.number("feature")[drawn].astype(np.int32), density[drawn], value[drawn], group,
+            np.arange(len(drawn)) < len(chosen[0]), len(places),
+        )  # fmt: skip
+
+
+def _thinned(places: np.ndarray, limit: int) -> np.ndarray:
+    """Every n-th, so that `limit` are left at most."""
+    return places[:: -(-len(places) // limit)] if limit > 0 and len(places) else places[:0]
 
 
 @contextmanager
-def _listing(
-    root: Root, path: Path, results: Path | None, filter: FeatureFilter
-) -> Iterator[tuple[_Columns, np.ndarray]]:
+def listing(source: Source, filter: FeatureFilter) -> Iterator[tuple[Columns, np.ndarray]]:
     """The columns, and where in them the features of the list stand, in its order."""
+    with _columns(source) as columns:
+        yield columns, _listed(columns, filter)
+
+
+@contextmanager
+def _columns(source: Source) -> Iterator[Columns]:
+    paths = [source.path] if source.results is None else [source.path, source.results]
+    with source.root.reading(*paths) as (cursor, store, *runs):
+        marks = None if source.marks is None else _marks(source.root, store, source.marks)
+        yield Columns(source.root, cursor, store, runs[0] if runs else None, marks)
+
+
+def _marks(root: Root, store: str, source: MarksSource) -> Marks:
+    """The marks as they are now; read again only after a change of the lab."""
+    recent = root.remember(store, f"marks {source.sae}", lambda: Recent(1))
+    return recent.get(source.version(), source.read)
+
+
+def _listed(columns: Columns, filter: FeatureFilter) -> np.ndarray:
+    """int32, where in the columns the features of the list stand, in its order."""
     if filter.sort not in SORTS:
         raise StoreError(f"cannot sort by {filter.sort!r}: choose from {', '.join(SORTS)}")
-    with root.reading(*([path] if results is None else [path, results])) as (cursor, store, *runs):
-        columns = _Columns(root, cursor, store, runs[0] if runs else None)
-        kept, order = _kept(columns, filter), columns.order(filter.sort, filter.descending)
-        yield columns, order[kept[order]]
+
+    def make() -> np.ndarray:
+        order = columns.order(filter.sort, filter.descending)
+        return order[_kept(columns, filter)[order]]
+
+    recent = columns.root.remember(columns.store, "lists", lambda: Recent(LISTS))
+    asked = tuple((k, v) for k, v in vars(filter).items() if k not in OF_THE_PAGE)
+    return recent.get((asked, columns.run, _written(columns, filter)), make)
 
 
-def _kept(columns: _Columns, filter: FeatureFilter) -> np.ndarray:
-    """Whether the filter lets each feature through; what is absent meets no bound."""
-    kept = np.ones(columns.n, dtype=bool)
-    for name, low, high in (
-        ("feature", filter.feature, filter.feature),
-        ("density", filter.density_min, filter.density_max),
-        ("max", filter.max_min, None),
-        ("score", filter.score_min, None),
-    ):
-        if low is not None:
-            kept &= columns.number(name) >= low
-        if high is not None:
-            kept &= columns.number(name) <= high
+def _written(columns: Columns, filter: FeatureFilter) -> tuple[str, ...]:
+    """Digests of what people wrote, as far as the filter depends on it."""
+    if columns.marks is None:
+        return ()
+    asked = {
+        "label": filter.text or filter.sort == "label",
+        "tags": filter.tag or filter.sort == "tags",
+        "bookmarked": filter.bookmarked is not None or filter.sort == "bookmarked",
+    }
+    used = [columns.marks.digests[name] for name, does in asked.items() if does]
+    return (columns.marks.sae, *used) if used else ()
+
+
+def _kept(columns: Columns, filter: FeatureFilter) -> np.ndarray:
+    """bool [n]: whether the filter lets each feature through; what is absent meets no bound."""
+    kept = _bounded(columns, filter)
+    if filter.feature is not None:
+        kept &= columns.number("feature") == filter.feature
     for name in FLAGS:
         wanted = getattr(filter, name)
         if wanted is not None:
             kept &= columns.number(name) == wanted
     if filter.alive is not None:
         kept &= columns.number("dead") != filter.alive
+    if filter.tag:
+        kept &= columns.having(_tagged(columns, filter.tag))
+    if filter.bookmarked is not None:
+        kept &= columns.having(_bookmarked(columns)) == filter.bookmarked
     if filter.text:
         kept &= columns.containing(filter.text.lower())
+    if filter.peak:
+        kept &= columns.peaking(filter.peak)
+    if filter.raised:
+        kept &= columns.raising(filter.raised)
+    if filter.example:
+        kept &= _exemplified(columns, filter.example)
     return kept
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Columns of the list, one value a feature, in the order of the features."""
-
-    root: Root
-    cursor: Any
-    store: str  # alias of features.duckdb
-    run: str | None  # alias of results.duckdb
-
-    @property
-    def n(self) -> int:
-        return len(self.number("feature"))
-
-    def number(self, name: str) -> np.ndarray:
-        """float64 [n], NaN where absent; flags as 0 and 1, tokens as their ids."""
-        if name in SCORES:
-            return self._of_run(_floats, "score", SCORES[name], np.nan)
-        return self._read(_floats, self.store, "feature", TOKENS.get(name, name))
-
-    def order(self, name: str, descending: bool) -> np.ndarray:
-        """int32 [n], where the features stand in a list sorted by that column."""
-
-        def sort() -> np.ndarray:
-            values = self._sortable(name)
-            # Stable, and NaN comes last: absent values are at the end and ties stand by feature.
-            return np.argsort(-values if descending else values, kind="stable").astype(np.int32)
-
-        of_run = name == "label" or name in SCORES
-        owner = self.run if of_run and self.run is not None else self.store
-        return self.root.remember(owner, f"order {self.store} {name} {descending}", sort)
-
-    def _sortable(self, name: str) -> np.ndarray:
-        """float64 [n], NaN where absent; texts and bytes as their places in the alphabet."""
-        if name == "label":
-            return self._of_run(_alphabetic, "explanation", LABEL, np.nan)
-        if name not in TOKENS:
-            return self.number(name)
-        return self._of_tokens(self._read(_alphabetic, self.store, "token", "bytes"), name, np.nan)
-
-    def containing(self, wanted: str) -> np.ndarray:
-        """bool [n]: label or peak token contain `wanted`, which is lower-case."""
-        in_token = pc.match_substring(self._read(_lower, self.store, "token", "bytes"), wanted)
-        in_token = in_token.to_numpy(zero_copy_only=False)
-        found = self._of_tokens(in_token, "peak_token", False)
-        if self.run is not None:
-            labels = self._read(_lower, self.run, "explanation", LABEL)
-            in_label = pc.match_substring(labels, wanted).fill_null(False)
-            found |= self._aligned("explanation", in_label.to_numpy(zero_copy_only=False), False)
-        return found
-
-    def rows(self, places: np.ndarray) -> list[FeatureRow]:
-        """The rows at those places, in their order."""
-        features = self.number("feature")[places].astype(int).tolist()
-        if not features:
-            return []
-        which = f"WHERE feature IN ({', '.join(map(str, features))})"
-        names = (*STATS, *TOKENS.values())
-        found = self._by_feature("feature", names, self.store, which)
-        labels = self._by_feature("explanation", (LABEL,), self.run, which)
-        scores = self._by_feature("score", tuple(SCORES.values()), self.run, which)
-        texts = tokens(self.root, self.cursor, self.store)
-        listed = []
-        for i in features:
-            *numbers, peak, raised = found[i]
-            peak, raised = (texts.get(token, (None,))[0] for token in (peak, raised))
-            about = dict(zip(STATS, numbers, strict=True))
-            about |= dict(zip(SCORES, scores.get(i, (None, None, None)), strict=True))
-            (label,) = labels.get(i, (None,))
-            listed.append(FeatureRow(label=label, peak_token=peak, top_logit_token=raised, **about))
-        return listed
-
-    def _by_feature(
-        self, table: str, columns: tuple[str, ...], store: str | None, which: str
-    ) -> dict[int, tuple[Any, ...]]:
-        if store is None:
-            return {}
-        sql = f"SELECT feature, {', '.join(columns)} FROM {store}.{table} {which}"
-        return {row[0]: row[1:] for row in self.cursor.execute(sql).fetchall()}
-
-    def _read(self, make: Callable[[pa.Array], Any], store: str, table: str, column: str) -> Any:
-        """`make` of a whole column, in the order of the table's key; kept with the store."""
-
-        def read() -> Any:
-            sql = f"SELECT {column} AS value FROM {store}.{table} ORDER BY {KEYS[table]}"
-            return make(self.cursor.sql(sql).to_arrow_table()["value"].combine_chunks())
-
-        return self.root.remember(store, f"{make.__name__} {table} {column}", read)
-
-    def _of_run(self, make: Callable, table: str, column: str, absent: Any) -> np.ndarray:
-        """A column of the run [n]; `absent` for a feature it does not have, or without a run."""
-        if self.run is None:
-            return np.full(self.n, absent)
-        return self._aligned(table, self._read(make, self.run, table, column), absent)
-
-    def _aligned(self, table: str, values: np.ndarray, absent: Any) -> np.ndarray:
-        theirs = self._read(_floats, self.run, table, "feature")
-        return _looked_up(self.number("feature"), theirs, values, absent)
-
-    def _of_tokens(self, values: np.ndarray, name: str, absent: Any) -> np.ndarray:
-        """The one of `values`, which has one for each token, of each feature's token [n]."""
-        ids = self._read(_floats, self.store, "token", "id")
-        return _looked_up(self.number(name), ids, values, absent)
+def _bounded(columns: Columns, filter: FeatureFilter) -> np.ndarray:
+    """bool [n]: whether density, max and score are within the filter's bounds."""
+    kept = np.ones(columns.n, dtype=bool)
+    for name in BOUNDED:
+        low, high = getattr(filter, f"{name}_min"), getattr(filter, f"{name}_max")
+        if low is not None:
+            kept &= columns.number(name) >= low
+        if high is not None:
+            kept &= columns.number(name) <= high
+    return kept
 
 
-def _looked_up(keys: np.ndarray, known: np.ndarray, values: np.ndarray, absent: Any) -> np.ndarray:
-    """values[i] where known[i] is the key, `absent` where none is; `known` is sorted."""
-    found = np.full(len(keys), absent)
-    if len(known) == known[-1:].sum() + 1:  # 0, 1, 2, ...: a search would take five times as long
-        hit = keys < len(known)
-        at = keys[hit].astype(np.int64)
-    else:
-        at = np.minimum(np.searchsorted(known, keys), max(len(known) - 1, 0))
-        hit = known[at] == keys if len(known) else np.zeros(len(keys), dtype=bool)
-        at = at[hit]
-    found[hit] = values[at]
-    return found
+def _tagged(columns: Columns, tag: str) -> np.ndarray:
+    return np.zeros(0, int) if columns.marks is None else columns.marks.with_tag(tag)
 
 
-def _floats(column: pa.Array) -> np.ndarray:
-    """float64, NaN for NULL; whole numbers up to 2^53 are exact."""
-    return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+def _bookmarked(columns: Columns) -> np.ndarray:
+    marks = columns.marks
+    return np.zeros(0, int) if marks is None else marks.feature[marks.bookmarked]
 
 
-def _alphabetic(column: pa.Array) -> np.ndarray:
-    """Places in the alphabet of texts or bytes, equal for equal ones; NaN for NULL."""
-    place = pc.rank(column, tiebreaker="dense").cast(pa.float64())
-    return pc.if_else(column.is_null(), np.nan, place).to_numpy(zero_copy_only=False)
+def _exemplified(columns: Columns, wanted: str) -> np.ndarray:
+    """bool [n]: whether that text stands around the peak of one of its strongest examples."""
 
+    def search() -> np.ndarray:
+        text = example_text(columns.root, columns.cursor, columns.store)
+        return columns.having(text.features_with(wanted))
 
-def _lower(column: pa.Array) -> pa.Array:
-    """Lower-case texts; bytes that are no UTF-8 become the replacement mark."""
-    texts = (
-        value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        for value in column.to_pylist()
-    )
-    return pa.array([None if text is None else text.lower() for text in texts], pa.string())
+    recent = columns.root.remember(columns.store, "examples with", lambda: Recent(MASKS))
+    return recent.get(wanted, search)

@@ -19,7 +19,6 @@ import pyarrow as pa
 from data import schema
 from data.errors import StoreError
 from data.schema import Root
-from data.workspace import publish
 
 NEIGHBOUR_KINDS = ("coactivation", "correlation", "decoder", "encoder")
 FEATURES_AT_ONCE = 4_096  # of a table handed to DuckDB
@@ -99,16 +98,11 @@ def _write(
     rows: Mapping[str, pa.Table | Iterable[pa.Table]],
 ) -> str:
     assert "weights_sha256" in meta, "a reader could not tell whose features these are"
-    with publish(path) as part:
-        con = schema.connect(part)
-        try:
-            schema.create(con, tables)
-            schema.load(con, rows)
-            digest = schema.content_hash(con, tables)
-            schema.write_meta(con, {**meta, "content_hash": digest})
-            con.execute("CHECKPOINT")
-        finally:
-            con.close()
+    with schema.writing(path) as con:
+        schema.create(con, tables)
+        schema.load(con, rows)
+        digest = schema.content_hash(con, tables)
+        schema.write_meta(con, {**meta, "content_hash": digest})
     return digest
 
 
@@ -209,10 +203,16 @@ def newest_of(
     other_weights_sha256: str | None = None,
 ) -> Path | None:
     """The first of `paths` (Workspace.extra: newest first) made from those weights, and of `other`
-    (None: of the SAE's own features), if given made from its weights too; None if none was."""
+    (None: of the SAE's own features), if given made from its weights too; None if none was.
+
+    A file that cannot be read, or is of other weights, is none.
+    """
     for path in paths:
-        with root.reading(path) as (cursor, store):
-            meta = _meta(root, cursor, store)
+        try:
+            with root.reading(path) as (cursor, store):
+                meta = _meta(root, cursor, store)
+        except StoreError:  # of an older program, or of the SAE that was trained here before
+            continue
         if meta.get("weights_sha256") != weights_sha256 or meta.get("other") != other:
             continue
         if other_weights_sha256 in (None, meta.get("other_weights_sha256")):

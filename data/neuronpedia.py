@@ -50,11 +50,6 @@ CREATOR = "clkht01d40000jv08hvalcvly"  # the user that Neuronpedia's own tools g
 BARS = 50
 AT_ONCE = 256  # features of a file: the importer inserts one file in one statement, 200 MB at most
 HOOKS = {"resid_post": "hook_resid_post", "mlp_out": "hook_mlp_out", "attn_z": "attn.hook_z"}
-# rank band of `quantile` -> where it begins and ends, as columns of `feature`, and its share
-BANDS = {
-    "0.99-1": ("q99", "max", 0.01), "0.9-0.99": ("q90", "q99", 0.09),
-    "0.5-0.9": ("q50", "q90", 0.4), "0-0.5": (None, "q50", 0.5),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,6 +73,7 @@ class FeaturePage:
     logits: LogitEffect | None
     examples: Sequence[Example]
     explanation: Explanation | None
+    bands: Mapping[str, tuple[float, int]]  # of ranks: where each begins, how many fires it holds
 
 
 def source_of(meta: Mapping[str, Any], tokens: Mapping[int, tuple[bytes, bool]]) -> Source:
@@ -143,9 +139,10 @@ def activation_records(source: Source, page: FeaturePage) -> list[dict[str, Any]
         if example.kind == "top":
             bin_min, bin_max, contains = -1.0, stats.max, -1.0
         elif example.kind == "quantile":
-            below, above, share = BANDS[example.part]
-            bin_min = getattr(stats, below) if below else 0.0
-            bin_max, contains = getattr(stats, above), share * stats.density
+            bin_min, fires = page.bands[example.part]
+            above = [low for low, _ in page.bands.values() if low > bin_min]
+            bin_max = min([*above, stats.max])
+            contains = fires / stats.fires * stats.density
         else:
             continue
         words, values, peak = _joined(source, example)

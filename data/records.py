@@ -129,20 +129,24 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Score:
-    """How well an explanation predicts held-back activations. status: ok | failed | not_run.
+    """How well an explanation predicts held-back activations, in a run's first method.
 
-    `value` is None unless status is ok: a failure is never a zero.
+    status: ok | constant (a constant prediction has no correlation) | withheld (too much failed) |
+    failed | not_run. `value` is None unless status is ok: a failure is never a zero.
     """
 
     feature: int
-    method: str  # simulate | detect
+    method: str  # simulate | estimate | detect | fuzz | intruder
     value: float | None
-    low: float | None  # bootstrap interval over documents
+    low: float | None  # 95 % bootstrap interval
     high: float | None
     n_tokens: int
     n_documents: int
     status: str = "ok"
     reason: str = ""
+    n_ok: int | None = None  # items that were answered
+    n: int | None = None  # items that were asked
+    wanted: int | None = None  # items that the plan asks for
 
 
 # Flags that the list is filtered by; `dead` is FeatureFilter.alive.
@@ -151,14 +155,20 @@ FLAGS = ("rare", "dense_1", "dense_10", "single_token", "position_bound", "outli
 
 @dataclass(frozen=True)
 class FeatureFilter:
-    """What the feature list shows. None means: no bound."""
+    """What the feature list shows, and how. None and "": no bound.
 
-    text: str = ""  # in the label or the top token, case-insensitive
+    Texts are found whatever their capitals. A token is found by a part of it, or as a whole if it
+    stands in double quotes: `" the"`.
+    """
+
+    text: str = ""  # in a label, a judge's or a person's, or in the peak token
     feature: int | None = None
     density_min: float | None = None
     density_max: float | None = None
     max_min: float | None = None
+    max_max: float | None = None
     score_min: float | None = None
+    score_max: float | None = None
     alive: bool | None = None
     rare: bool | None = None  # True: only such features; False: only others
     dense_1: bool | None = None
@@ -166,10 +176,17 @@ class FeatureFilter:
     single_token: bool | None = None
     position_bound: bool | None = None
     outlier_bound: bool | None = None
-    sort: str = "feature"  # a column of FeatureRow
+    example: str = ""  # in the text around the peaks of its strongest examples
+    peak: str = ""  # its peak token
+    raised: str = ""  # one of the tokens whose logits it raises most
+    tag: str = ""
+    bookmarked: bool | None = None
+    sort: str = "feature"  # a column of FeatureRow, or of data/list_store.py's MARKED
     descending: bool = False
     page: int = 1
     page_size: int = 50
+    columns: tuple[str, ...] = ()  # of the table; (): the usual ones
+    plot: str = "max"  # density is drawn against it: max | score | none
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,59 @@
 """results.duckdb: the explanations and scores of one auto-interp run.
 
 In:  records Explanation and Score, one of each a feature.
-Out: a file that appears whole; the same records read back.
+Out: a file that appears whole; the same records read back, summaries, and pages of the table.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from data import schema
+from data.errors import StoreError
 from data.records import Explanation, Score
 from data.schema import Root
 from data.workspace import publish
 
 EXPLANATION = "feature, judge, text, payload, status, reason"
-SCORE = "feature, method, value, low, high, n_tokens, n_documents, status, reason"
+SCORE = "feature, method, value, low, high, n_tokens, n_documents, status, reason, n_ok, n, wanted"
+
+SORTS = {"feature": "feature", "label": "text", "score": "value"}  # of RunRow -> columns
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One auto-interp run in numbers. Scores are of those that did not fail; None: none."""
+
+    meta: dict
+    judge: str | None  # who wrote the labels
+    explained: int
+    not_explained: int  # the judge failed, or there was nothing to go by
+    scored: int
+    not_scored: int  # failed, or left out; never counted as a zero
+    median: float | None
+    q25: float | None
+    q75: float | None
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """What a run says of one feature."""
+
+    feature: int
+    label: str | None  # None: not explained
+    score: float | None
+    low: float | None
+    high: float | None
+    n_documents: int | None  # the score rests on
+    n_tokens: int | None
+    reason: str | None  # why there is no label, or no score
+
 
 EXPLANATION_ARROW = pa.schema(
     [(c, pa.int32() if c == "feature" else pa.string()) for c in EXPLANATION.split(", ")]
@@ -35,14 +69,22 @@ SCORE_ARROW = pa.schema(
         ("n_documents", pa.int32()),
         ("status", pa.string()),
         ("reason", pa.string()),
+        ("n_ok", pa.int32()),
+        ("n", pa.int32()),
+        ("wanted", pa.int32()),
     ]
 )
 
 
 def write_results(
-    path: str | Path, meta: dict, explanations: Sequence[Explanation], scores: Sequence[Score]
+    path: str | Path,
+    meta: dict,
+    explanations: Sequence[Explanation],
+    scores: Sequence[Score],
+    judged: Mapping[str, pa.Table] | None = None,
 ) -> None:
     """Writes results.duckdb; `meta` is any JSON. One explanation and one score a feature at most.
+    judged: the tables candidate, result and asked (data/judged_store.py).
 
     A score has a value exactly if its status is ok, so that no failure is read as a number.
     """
@@ -52,13 +94,14 @@ def write_results(
     tables = {
         "explanation": pa.Table.from_pylist(told, schema=EXPLANATION_ARROW),
         "score": pa.Table.from_pylist([vars(s) for s in scores], schema=SCORE_ARROW),
+        **(judged or {}),
     }
     with publish(path) as part:
         con = schema.connect(part)
         try:
             schema.create(con, schema.RESULTS)
             schema.load(con, tables)
-            schema.write_meta(con, meta)
+            schema.write_meta(con, meta, schema.RESULTS_SCHEMA)
             con.execute("CHECKPOINT")
         finally:
             con.close()
@@ -108,6 +151,63 @@ def count_results(root: Root, path: str | Path | None) -> dict[str, int | None]:
             SELECT (SELECT count(*) FROM {run}.explanation WHERE status = 'ok'),
                    (SELECT count(*) FROM {run}.score WHERE status = 'ok')""").fetchone()
     return {"explained": row[0], "scored": row[1]}
+
+
+def summary(root: Root, path: str | Path) -> RunSummary:
+    """A run in numbers, computed once for each version of its file. Raises StoreError."""
+    with root.reading(path) as (cursor, run):
+
+        def read() -> RunSummary:
+            told = cursor.execute(f"""
+                SELECT max(judge), count(*) FILTER (status = 'ok'),
+                       count(*) FILTER (status <> 'ok')
+                FROM {run}.explanation""").fetchone()
+            scored = cursor.execute(f"""
+                SELECT count(*) FILTER (status = 'ok'), count(*) FILTER (status <> 'ok'),
+                       median(value), quantile_cont(value, 0.25), quantile_cont(value, 0.75)
+                FROM {run}.score""").fetchone()
+            return RunSummary(schema.read_meta(cursor, run), *told, *scored)
+
+        return root.remember(run, "summary", read)
+
+
+def scores_of(root: Root, path: str | Path) -> list[float]:
+    """The scores of a run that did not fail, rising; read once for each version of its file."""
+    with root.reading(path) as (cursor, run):
+
+        def read() -> list[float]:
+            sql = f"SELECT value FROM {run}.score WHERE status = 'ok' ORDER BY value"
+            return [row[0] for row in cursor.execute(sql).fetchall()]
+
+        return root.remember(run, "scores", read)
+
+
+def run_rows(
+    root: Root,
+    path: str | Path,
+    sort: str = "feature",
+    descending: bool = False,
+    page: int = 1,
+    page_size: int = 50,
+) -> tuple[list[RunRow], int]:
+    """One page of a run's table, and how many rows it has; absent values come last.
+
+    Raises StoreError for a sort that is none of SORTS.
+    """
+    if sort not in SORTS:
+        raise StoreError(f"cannot sort by {sort!r}: choose from {', '.join(SORTS)}")
+    order = f"{SORTS[sort]} {'DESC' if descending else 'ASC'} NULLS LAST, feature"
+    with root.reading(path) as (cursor, run):
+        count = cursor.execute(f"SELECT count(*) FROM {run}.explanation").fetchone()[0]
+        rows = cursor.execute(
+            f"""SELECT e.feature, CASE WHEN e.status = 'ok' THEN e.text END AS text, s.value, s.low,
+                    s.high, s.n_documents, s.n_tokens,
+                    CASE WHEN e.status <> 'ok' THEN e.reason WHEN s.status <> 'ok' THEN s.reason END
+                FROM {run}.explanation e LEFT JOIN {run}.score s USING (feature)
+                ORDER BY {order} LIMIT ? OFFSET ?""",
+            [page_size, (max(page, 1) - 1) * page_size],
+        ).fetchall()
+    return [RunRow(*row) for row in rows], count
 
 
 def explanation_of(row: tuple[Any, ...]) -> Explanation:

@@ -32,7 +32,9 @@ from data.errors import StoreBusy, StoreError
 from data.rowhash import OutOfOrder, hash_rows, in_order
 from data.workspace import publish
 
-SCHEMA = 3  # raise it with every change below; stores are rebuilt, never migrated
+SCHEMA = 4  # raise it with every change below; stores are rebuilt, never migrated
+RESULTS_SCHEMA = 5  # of results.duckdb alone: what a judge was paid for outlives a new harvest
+RESULTS_FILE = "results.duckdb"
 
 META = "CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)"  # value is JSON
 
@@ -60,6 +62,10 @@ FEATURES = {
         top_logits FLOAT[] NOT NULL, bottom_ids INTEGER[] NOT NULL, bottom_logits FLOAT[] NOT NULL,
         sd FLOAT NOT NULL, skew FLOAT NOT NULL, kurtosis FLOAT NOT NULL, low FLOAT NOT NULL,
         high FLOAT NOT NULL, counts INTEGER[] NOT NULL""",
+    # Bands of ranks among the fires, which `quantile` examples are samples of; four rows a feature
+    # that fires. From low on, to the low of the band above.
+    "band": """feature INTEGER NOT NULL, part VARCHAR NOT NULL, low DOUBLE NOT NULL,
+        fires BIGINT NOT NULL""",
     # The context [start, start + length) of a document; peak and act_index count from start. Rows
     # are sorted by feature, so that zone maps find a feature's rows without an index. max and pre:
     # activation and pre-activation at the peak. inclusion: the probability with which the sampling
@@ -108,17 +114,38 @@ NEIGHBOURS = {
 }
 # extra/map-<hash>.duckdb. Places of decoder directions in a plane; features without one have none.
 MAP = {"place": "feature INTEGER PRIMARY KEY, x DOUBLE NOT NULL, y DOUBLE NOT NULL"}
+# autointerp/<run>/results.duckdb. status: ok | failed | not_run, of scores also constant (such a
+# prediction has no correlation) and withheld (too much failed); value is NULL unless it is ok.
+# arm: own, or a baseline judged on the same windows (lexical, shuffled, empty).
 RESULTS = {
     "explanation": """feature INTEGER PRIMARY KEY, judge VARCHAR NOT NULL, text VARCHAR NOT NULL,
         payload VARCHAR NOT NULL, status VARCHAR NOT NULL, reason VARCHAR NOT NULL""",
+    # Several explanations of which the first was chosen, by `value` on the calibrate split.
+    "candidate": """feature INTEGER NOT NULL, place INTEGER NOT NULL, text VARCHAR NOT NULL,
+        value DOUBLE, status VARCHAR NOT NULL, reason VARCHAR NOT NULL""",
+    # The run's headline: `own` by its first method. n_ok of n items were answered, of `wanted`.
     "score": """feature INTEGER PRIMARY KEY, method VARCHAR NOT NULL, value DOUBLE, low DOUBLE,
         high DOUBLE, n_tokens INTEGER NOT NULL, n_documents INTEGER NOT NULL,
-        status VARCHAR NOT NULL, reason VARCHAR NOT NULL""",
+        status VARCHAR NOT NULL, reason VARCHAR NOT NULL, n_ok INTEGER, n INTEGER,
+        wanted INTEGER""",
+    # reasons: JSON, how many items failed why. details: JSON, further measures by name.
+    "result": """feature INTEGER NOT NULL, method VARCHAR NOT NULL, arm VARCHAR NOT NULL,
+        value DOUBLE, low DOUBLE, high DOUBLE, n_ok INTEGER NOT NULL, n INTEGER NOT NULL,
+        wanted INTEGER NOT NULL, status VARCHAR NOT NULL, reason VARCHAR NOT NULL,
+        reasons VARCHAR NOT NULL, details VARCHAR NOT NULL""",
+    # Each window as it was judged: real activations, what was said, and in which replies.
+    "asked": """feature INTEGER NOT NULL, method VARCHAR NOT NULL, arm VARCHAR NOT NULL,
+        item INTEGER NOT NULL, stratum VARCHAR NOT NULL, doc INTEGER NOT NULL,
+        start INTEGER NOT NULL, peak INTEGER NOT NULL, ids INTEGER[] NOT NULL,
+        real FLOAT[] NOT NULL, said FLOAT[], status VARCHAR NOT NULL, reason VARCHAR NOT NULL,
+        calls VARCHAR[] NOT NULL""",
 }
 KEYS = {
     "token": "id", "doc": "doc", "document": "doc", "text": "piece", "feature": "feature",
-    "logit": "feature, scaled", "example": "feature, kind, part, rank",
-    "explanation": "feature", "score": "feature", "example_effect": "feature, kind, part, rank",
+    "logit": "feature, scaled", "band": "feature, part", "example": "feature, kind, part, rank",
+    "explanation": "feature", "score": "feature", "candidate": "feature, place",
+    "result": "feature, method, arm", "asked": "feature, method, arm, item",
+    "example_effect": "feature, kind, part, rank",
     "feature_effect": "feature", "neighbour": "feature, kind, rank", "place": "feature",
 }  # fmt: skip
 
@@ -198,9 +225,9 @@ def _rows(con: duckdb.DuckDBPyConnection, source: str) -> pa.RecordBatchReader:
     return con.sql(f"SELECT * FROM {source}").to_arrow_reader(HASHED)
 
 
-def write_meta(con: duckdb.DuckDBPyConnection, meta: dict) -> None:
+def write_meta(con: duckdb.DuckDBPyConnection, meta: dict, number: int = SCHEMA) -> None:
     """Fills `meta` with one JSON value a key, and the schema number."""
-    rows = [[key, json.dumps(value)] for key, value in {**meta, "schema": SCHEMA}.items()]
+    rows = [[key, json.dumps(value)] for key, value in {**meta, "schema": number}.items()]
     con.executemany("INSERT INTO meta VALUES (?, ?)", rows)
 
 
@@ -390,14 +417,15 @@ def _alias(path: Path) -> str:
 def _check_schema(path: Path, schema: Any) -> None:
     if not isinstance(schema, int):
         raise StoreError(f"{path} is no store of this program: it has no schema number")
-    if schema > SCHEMA:
+    known = RESULTS_SCHEMA if path.name == RESULTS_FILE else SCHEMA
+    if schema > known:
         raise StoreError(
-            f"{path} has schema {schema}, this program knows up to {SCHEMA}: "
+            f"{path} has schema {schema}, this program knows up to {known}: "
             "update the program, or make the store again"
         )
-    if schema < SCHEMA:
+    if schema < known:
         raise StoreError(
-            f"{path} has schema {schema}, this program reads {SCHEMA}: make the store again"
+            f"{path} has schema {schema}, this program reads {known}: make the store again"
         )
 
 

@@ -102,6 +102,22 @@ RULES = {
         "coalesce(list_sum(hist_counts), 0) = fires AND coalesce(list_sum(positions), 0) = fires",
         "concat('feature ', feature)",
     ),
+    "bands follow one another and hold all fires": (
+        """(SELECT f.feature, f.fires, count(b.part) AS n, coalesce(sum(b.fires), 0) AS held,
+            coalesce(min(b.fires), 0) AS least, min(b.low) AS first,
+            list(b.part ORDER BY b.low, b.part) AS ascending, list(b.part ORDER BY b.part) AS parts
+            FROM {s}.feature f LEFT JOIN {s}.band b USING (feature) GROUP BY ALL)""",
+        f"""held = fires AND least >= 0 AND CASE WHEN fires = 0 THEN n = 0
+        ELSE parts = {sorted(BANDS)} AND ascending = parts AND first = 0 END""",
+        "concat('feature ', feature)",
+    ),
+    "quantile examples lie in their bands": (
+        """(SELECT e.*, low, high FROM {s}.example e LEFT JOIN (SELECT feature, part, low,
+                lead(low) OVER (PARTITION BY feature ORDER BY part) AS high FROM {s}.band) b
+            USING (feature, part) WHERE kind = 'quantile')""",
+        "max >= low AND max < coalesce(high, 'infinity'::DOUBLE)",
+        PLACE,
+    ),
 }  # fmt: skip
 
 
@@ -201,10 +217,19 @@ class VerifyStore:
             found["act_value"] = np.resize(found["act_value"], len(found["act_index"]))
         return found
 
+    def bands(self, which: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """feature, part, low, fires of the bands of those features (None: all), in the order of
+        the key."""
+        with self.root.reading(self.path) as (cursor, store):
+            columns = cursor.execute(f"""
+                SELECT feature, part, low, fires FROM {store}.band WHERE {_among(which)}
+                ORDER BY {schema.KEYS["band"]}""").fetchnumpy()
+        return {name: np.asarray(column) for name, column in columns.items()}
+
     def rules(self) -> list[Rule]:
         """Every rule that rows must keep, over all rows."""
         found = [self._rule(name, *parts) for name, parts in RULES.items()]
-        return [*found, self._kept_counts(), self._leaks()]
+        return [*found, *self._kept_counts(), self._leaks()]
 
     def _rule(self, name: str, source: str, good: str, place: str) -> Rule:
         with self.root.reading(self.path) as (cursor, store):
@@ -214,14 +239,21 @@ class VerifyStore:
                 FROM {source.format(s=store)}""").fetchone()
         return Rule(name, asked, broken, where or "")
 
-    def _kept_counts(self) -> Rule:
-        """No feature has more examples of a kind (or a band of it) than the harvest kept."""
+    def _kept_counts(self) -> list[Rule]:
+        """No feature has more examples of a kind (or a band of it) than the harvest kept; of fires
+        it has fewer only where those are all there are."""
         kept = self.meta.get("examples", {})
         limits = " ".join(f"WHEN '{kind}' THEN {int(kept.get(kind, 0))}" for kind in KINDS)
         source = """(SELECT feature, kind, CASE kind WHEN 'quantile' THEN part ELSE '' END AS part,
-            max(rank) AS rank, count(*) AS n FROM {s}.example GROUP BY 1, 2, 3)"""
-        good = f"n <= CASE kind {limits} END"
-        return self._rule("no more examples of a kind than were asked for", source, good, PLACE)
+            max(rank) AS rank, count(*) AS n, min(inclusion) AS least, max(inclusion) AS most
+            FROM {s}.example GROUP BY 1, 2, 3)"""
+        most = f"n <= CASE kind {limits} END"
+        whole = f"""kind NOT IN ('active', 'quantile')
+            OR least = most AND (n >= CASE kind {limits} END OR least = 1)"""
+        return [
+            self._rule("no more examples of a kind than were asked for", source, most, PLACE),
+            self._rule("samples are whole, or everything there is", source, whole, PLACE),
+        ]
 
     def _leaks(self) -> Rule:
         """Each view gives only documents of its own use, and together they give every example."""

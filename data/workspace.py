@@ -7,7 +7,8 @@ Out: paths; the small JSON files as dicts; context managers under which a file o
     saes/<name>/         cfg.json  sae_weights.safetensors  train.jsonl  metrics.json
                          features.duckdb  extra/<kind>-<hash>.duckdb
     activations/<hash>/  shards and manifest.json
-    autointerp/<run>/    run.json  results.duckdb
+    autointerp/<run>/    run.json  results.duckdb  calls.jsonl  batches/
+    llm_cache/<key>.json every reply of a language-model service, kept (data/llm_cache.py)
     jobs/<id>/           job.json  progress.jsonl  log.txt
     lab.jsonl            what people wrote about features; lab.duckdb is its index
 
@@ -182,6 +183,10 @@ class Workspace:
     @property
     def jobs(self) -> Path:
         return self.root / "jobs"
+
+    @property
+    def llm_cache(self) -> Path:
+        return self.root / "llm_cache"
 
     @property
     def lab_journal(self) -> Path:

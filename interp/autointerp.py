@@ -12,19 +12,22 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from data.errors import WorkbenchError
-from data.features_store import FeatureStore
-from data.records import Example, Explanation
+from data.judged import AskedRow, ResultRow
+from data.records import Example, Explanation, FeatureStats, LogitEffect
 from interp import items, outcomes
+from interp.estimates import correlation
 from interp.items import Item, Mix, Shown
 from interp.judges.judge import Judge
 from interp.judges.tasks import Answer, EstimateTask, ExplainTask, SimulateTask
 from interp.outcomes import Result
 from interp.passages import level
 from interp.protocols.explain import PROTOCOLS
+from interp.token_sample import sample_of
 
 METHODS = ("simulate", "estimate", "detect", "fuzz", "intruder")
 MODES = ("held-out", "paper")  # paper: predict on the very windows that were explained
@@ -32,6 +35,29 @@ ARMS = ("own", "lexical", "shuffled", "empty")
 CHOOSING = Mix(top=3, band=1, silent=3)  # of the `calibrate` split, to choose among candidates
 NO_EXPLANATION = "something unknown"
 BLOCK = 32  # features whose questions are out together
+
+
+class Store(Protocol):
+    """What a run reads: a data.features_store.FeatureStore."""
+
+    def densities(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(feature, density, largest activation) of all features."""
+
+    def examples_for(self, features: Sequence[int], use: str) -> dict[int, list[Example]]:
+        """Examples of one split, by feature."""
+
+    def logits(self, i: int) -> LogitEffect | None:
+        """Which tokens it raises and lowers."""
+
+    def feature(self, i: int) -> FeatureStats:
+        """What the harvest counted."""
+
+    def bands(self, i: int) -> dict[str, tuple[float, int]]:
+        """Where each band of ranks begins, and its fires."""
+
+    @property
+    def meta(self) -> dict:
+        """`tokens` of the corpus."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +130,7 @@ class Judged:
 class Run:
     """Goes through features in blocks. `judge` explains and predicts; `lookup` is the baseline."""
 
-    def __init__(self, store: FeatureStore, judge: Judge, lookup: Judge, plan: Plan) -> None:
+    def __init__(self, store: Store, judge: Judge, lookup: Judge, plan: Plan) -> None:
         self.store, self.judge, self.lookup, self.plan = store, judge, lookup, plan
         _, density, maximum = store.densities()
         self._density, self._maximum = density, np.nan_to_num(maximum)
@@ -246,7 +272,45 @@ class Run:
 
     def _simulate(self, judge, block, said, examples):
         tried = [(f, said[f], self._windows(f, examples)) for f in block]
-        return self._simulated(judge, tried, sum(self.plan.mix.strata.values()))
+        found = self._simulated(judge, tried, sum(self.plan.mix.strata.values()))
+        if self.plan.mode != "held-out":
+            return found
+        out = []
+        for f, (result, windows) in zip(block, found, strict=True):
+            if result.value is not None:
+                rows = next(rows for g, _, rows in tried if g == f)
+                corpus = self._over_the_corpus(f, rows, [one.answer for one in windows])
+                result = replace(result, details={**result.details, "corpus": corpus})
+            out.append((result, windows))
+        return out
+
+    def _over_the_corpus(
+        self, feature: int, rows: Sequence[Item], answers: Sequence[Answer]
+    ) -> dict:
+        """The correlation over the corpus's documents of this split, from the peaks of the sampled
+        windows by their inclusion (interp/estimates.py), and from how many that is worth."""
+        said = {
+            (item.example.doc, item.example.start + item.example.peak): answer.value[
+                item.example.peak
+            ]
+            for item, answer in zip(rows, answers, strict=True)
+            if answer.status == "ok" and item.stratum != "top"
+        }
+        kept = [
+            item.example for item in rows
+            if (item.example.doc, item.example.start + item.example.peak) in said
+            and item.stratum != "top"
+        ]  # fmt: skip
+        fires = self.store.feature(feature).fires
+        bands, tokens = self.store.bands(feature), self.store.meta["tokens"]
+        try:
+            sample = sample_of(kept, fires, tokens, "quantile", "score", bands)
+        except WorkbenchError as error:  # a store without examples by rank
+            return {"value": None, "reason": str(error)}
+        guess = np.array([said[e.doc, e.start + e.peak] for e in sample.examples], dtype=float)
+        found = correlation(sample, guess)
+        return {"value": found.value, "low": found.low, "high": found.high,
+                "ess": found.ess, "n": found.n, "reason": found.reason}  # fmt: skip
 
     def _simulated(
         self, judge: Judge, tried: Sequence[tuple[int, Explanation, list[Item]]], wanted: int
@@ -316,6 +380,26 @@ class Run:
             size = len(rows[f][0][0].windows) if rows[f] else 5
             out.append((outcomes.intrusion(where, size, own, plan.rounds), []))
         return out
+
+
+def rows_of(judged: Sequence[Judged], keep: bool) -> tuple[list[ResultRow], list[AskedRow]]:
+    """Rows of the tables result and asked. keep: what was asked, too."""
+    results, asked = [], []
+    for one in judged:
+        f = one.explanation.feature
+        for (method, arm), r in one.results.items():
+            results.append(
+                ResultRow(f, method, arm, r.value, r.low, r.high, r.n_ok, r.n, r.wanted, r.status,
+                          r.reason, r.reasons, r.details)
+            )  # fmt: skip
+        for w in one.asked if keep else ():
+            value = w.answer.value
+            said = value if isinstance(value, tuple) or value is None else (float(value),)
+            asked.append(
+                AskedRow(f, w.method, w.arm, w.item, w.stratum, w.doc, w.start, w.peak, w.ids,
+                         w.real, said, w.answer.status, w.answer.reason, w.answer.calls)
+            )  # fmt: skip
+    return results, asked
 
 
 def _empty(feature: int, judge: str) -> Explanation:

@@ -1,14 +1,17 @@
 """A language model and an SAE joined: text in; features, what they do, or steered text out.
 
 In:  an SAE folder's configuration and weights, the model it was trained on.
-Out: `LiveCode`, `LiveEffect` and `Steering` for the live pages, with the same contexts and masks as
-     training.
+Out: `LiveCode`, `LiveEffect`, `FeatureEffect` and `Steering` for the live pages, with the same
+     contexts and masks as training.
+
+What takes long tells how far it has come; whatever `tell` raises ends it.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from data import lm as language_models
 from data.errors import ModelError, TextError, WorkbenchError
 from data.lm import LanguageModel
 from data.records import (
+    FeatureEffect,
     LiveChange,
     LiveCode,
     LiveEffect,
@@ -33,6 +37,10 @@ from interp.ablation import Ablation, Joined
 from interp.steering import Plan, generate
 from sae import formats
 from sae.models import SAE
+
+EFFECTS_AT_ONCE = 8  # features ablated side by side
+CHARACTERS_A_TOKEN = 64  # read first; more only where they give too few tokens
+Tell = Callable[[int, int], None]  # (done, of so many)
 
 # What a saved SAE must say of its making, under metadata.workbench.
 RECORDED = (
@@ -54,23 +62,9 @@ class Engine:
         self.bytes = token_bytes(self.lm.tokenizer)
         self.prefix = prefix_of(self.lm.tokenizer, self.rule.chat)
 
-    @torch.inference_mode()
     def encode(self, text: str, top: int = 20) -> LiveCode:
         """Features of one context of text, the strongest `top` of each token."""
-        began = time.perf_counter()
-        tokens, truncated = self._tokens(text, self.rule.context)
-        ids, keep, f = self._code(tokens)
-        values, features = f.topk(min(top, f.shape[1]), dim=-1)
-        result = []
-        for place, token in enumerate(ids):
-            raw, special = self.bytes[token]
-            active = [
-                (int(feature), float(value))
-                for feature, value in zip(features[place], values[place], strict=True)
-                if value > 0 and keep[place]
-            ]
-            result.append(LiveToken(raw, special, bool(keep[place]), tuple(active)))
-        return LiveCode(tuple(result), truncated, _ms_since(began))
+        return encode_together([self], text, top)[0]
 
     def ablate(self, text: str, feature: int, seed: int = 0) -> LiveEffect:
         """What changes in one context of text when `feature` is taken away (interp/ablation.py)."""
@@ -103,11 +97,38 @@ class Engine:
             truncated, _ms_since(began),
         )  # fmt: skip
 
-    def steer(self, text: str, plan: Plan) -> Steering:
-        """Continues text in the ways of the plan, the unsteered one first (interp/steering.py)."""
+    def effects(
+        self, text: str, features: Sequence[int], seed: int = 0
+    ) -> Iterator[list[FeatureEffect]]:
+        """What ablating each of `features` alone does to one context of text, some at a time.
+
+        As `ablate`, without what it says of single tokens; a feature's one example is the text.
+        """
+        for feature in features:
+            self._refuse_unknown(feature)
+        ablation = Ablation(self.lm, self.sae, self.site, self.prefix, self.mask, seed)
+        tokens, _ = self._tokens(text, self.rule.context)
+        _, keep, f = self._code(tokens)
+        start = len(self.prefix)
+        own = torch.where(torch.from_numpy(keep)[:, None], f[:, list(features)], 0.0)[start:]
+        peaks = own.argmax(dim=0).tolist() if features else []
+        stretches = [
+            Stretch(feature, "live", "", 0, 0, 0, peak, tuple(tokens))
+            for feature, peak in zip(features, peaks, strict=True)
+        ]
+        for at in range(0, len(stretches), EFFECTS_AT_ONCE):
+            found = ablation.measure(stretches[at : at + EFFECTS_AT_ONCE])
+            yield [_of_one_text(effect) for effect in found]
+
+    def steer(self, text: str, plan: Plan, tell: Tell | None = None) -> Steering:
+        """Continues text in the ways of the plan, the unsteered one first (interp/steering.py).
+
+        tell: called before each new token.
+        """
         began = time.perf_counter()
         self._refuse_unknown(plan.feature)
-        joined = Joined(self.lm, self.sae, self.site, self.prefix, self.mask)
+        lm = self.lm if tell is None else _watched(self.lm, tell, plan.n_tokens)
+        joined = Joined(lm, self.sae, self.site, self.prefix, self.mask)
         limit = self.lm.context_limit or self.rule.context + plan.n_tokens
         room = min(self.rule.context, limit - plan.n_tokens)
         if room <= len(self.prefix):
@@ -136,23 +157,48 @@ class Engine:
         if not text.strip():
             raise TextError("the prompt is empty: type some text")
         room = context - len(self.prefix)
-        text = encodable(text)
-        tokens = self.lm.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return tokens[:room], len(tokens) > room
+        text, length = encodable(text), CHARACTERS_A_TOKEN * room
+        while True:  # a book is not tokenised for the sake of its first page
+            tokens = self.lm.tokenizer(text[:length], add_special_tokens=False, verbose=False)
+            tokens = tokens["input_ids"]
+            if length >= len(text) or len(tokens) > 2 * room:
+                return tokens[:room], len(tokens) > room
+            length *= 4
 
     @torch.inference_mode()
     def _code(self, tokens: list[int]) -> tuple[list[int], np.ndarray, torch.Tensor]:
         """Ids with the prefix [context], which of them the mask keeps, f [context, d_sae] on the
         CPU."""
-        ids = np.asarray([[*self.prefix, *tokens]], dtype=np.int32)
+        ids = self._ids(tokens)
+        x = self.lm.capture(torch.from_numpy(ids.astype(np.int64)), [self.site])[self.site]
+        return self._code_of(ids, x[0].float())
+
+    def _ids(self, tokens: list[int]) -> np.ndarray:
+        """[1, context]"""
+        return np.asarray([[*self.prefix, *tokens]], dtype=np.int32)
+
+    def _code_of(
+        self, ids: np.ndarray, x: torch.Tensor
+    ) -> tuple[list[int], np.ndarray, torch.Tensor]:
+        """As `_code`, of x [context, d_in] at the site."""
         doc = np.zeros_like(ids)
         doc[:, : len(self.prefix)] = -1
-        captured = self.lm.capture(torch.from_numpy(ids.astype(np.int64)), [self.site])
-        x = captured[self.site][0].float()
         keep = self.mask.keep_ids(ContextBatch(ids, doc, doc))[0]
         if self.mask.norm_limit is not None:
             keep &= x.norm(dim=-1).cpu().numpy() <= self.mask.norm_limit
-        return ids[0].tolist(), keep, self.sae.encode(x.to(self.sae.W_enc)).cpu()
+        return ids[0].tolist(), keep, self.sae.encode(x.to(self.sae.W_enc)).float().cpu()
+
+    def _live(self, ids: np.ndarray, x: torch.Tensor, top: int) -> tuple[LiveToken, ...]:
+        """The strongest `top` features of each token; x [context, d_in] at the site."""
+        listed, keep, f = self._code_of(ids, x)
+        values, features = f.topk(min(top, f.shape[1]), dim=-1)
+        rows = zip(listed, keep.tolist(), features.tolist(), values.tolist(), strict=True)
+        return tuple(
+            LiveToken(*self.bytes[token], kept, tuple(
+                (i, value) for i, value in zip(which, by, strict=True) if value > 0 and kept
+            ))
+            for token, kept, which, by in rows
+        )  # fmt: skip
 
     def _refuse_unknown(self, feature: int) -> None:
         if not 0 <= feature < self.sae.d_sae:
@@ -161,16 +207,60 @@ class Engine:
             )
 
 
+@torch.inference_mode()
+def encode_together(engines: Sequence[Engine], text: str, top: int = 20) -> list[LiveCode]:
+    """`encode` of SAEs of one language model, which runs once for all that read the same tokens."""
+    began = time.perf_counter()
+    cut = [engine._tokens(text, engine.rule.context) for engine in engines]
+    runs: dict[tuple[int, ...], list[int]] = {}
+    for i, (engine, (tokens, _)) in enumerate(zip(engines, cut, strict=True)):
+        runs.setdefault((*engine.prefix, *tokens), []).append(i)
+    found: dict[int, tuple[LiveToken, ...]] = {}
+    for numbers in runs.values():
+        ids = engines[numbers[0]]._ids(cut[numbers[0]][0])
+        sites = sorted({engines[i].site for i in numbers})
+        x = engines[numbers[0]].lm.capture(torch.from_numpy(ids.astype(np.int64)), sites)
+        for i in numbers:
+            found[i] = engines[i]._live(ids, x[engines[i].site][0].float(), top)
+    ms = _ms_since(began)
+    return [LiveCode(found[i], truncated, ms) for i, (_, truncated) in enumerate(cut)]
+
+
+@dataclass
+class _Watched(LanguageModel):
+    """The same model; it tells before each run in which a site is replaced."""
+
+    tell: Tell
+    total: int
+    done: int = field(default=0, init=False)
+
+    def logits_replacing(self, *given):
+        self.tell(self.done, self.total)
+        self.done += 1
+        return super().logits_replacing(*given)
+
+
+def _watched(lm: LanguageModel, tell: Tell, total: int) -> _Watched:
+    own = {one.name: getattr(lm, one.name) for one in fields(LanguageModel)}
+    return _Watched(**own, tell=tell, total=total)
+
+
+def _of_one_text(effect) -> FeatureEffect:
+    """An ExampleEffect as the mean over the one text it is of."""
+    n = int(effect.status == "ok")
+    exceeds = float(effect.kl > effect.random_kl) if n else None
+    return FeatureEffect(
+        effect.feature, effect.status, n, effect.delta_loss, effect.kl, effect.attribution,
+        effect.random_kl, exceeds,
+    )  # fmt: skip
+
+
 def _ms_since(began: float) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def join(folder: Path, device: str = "auto") -> tuple[SAE, LanguageModel, dict]:
-    """The SAE in `folder`, the model it was trained on, and what `train` recorded of both.
-
-    The SAE works in float32 whatever it is stored in. Raises Refused for a damaged SAE, ModelError
-    for one trained elsewhere, or whose model is gone, has changed, or has another width.
-    """
+def recorded(folder: Path) -> tuple[SAE, dict]:
+    """The SAE in `folder`, and what `train` recorded of its making; errors as in `join`."""
     sae, config = formats.load(folder)
     made = (config.get("metadata") or {}).get("workbench") or {}
     missing = [key for key in RECORDED if key not in made]
@@ -179,6 +269,16 @@ def join(folder: Path, device: str = "auto") -> tuple[SAE, LanguageModel, dict]:
             f"{folder} does not record its {', '.join(missing)}: import it again with --lm MODEL, "
             "--text TEXT and, where its files do not name it, --site SITE"
         )
+    return sae, made
+
+
+def join(folder: Path, device: str = "auto") -> tuple[SAE, LanguageModel, dict]:
+    """The SAE in `folder`, the model it was trained on, and what `train` recorded of both.
+
+    The SAE works in float32 whatever it is stored in. Raises Refused for a damaged SAE, ModelError
+    for one trained elsewhere, or whose model is gone, has changed, or has another width.
+    """
+    sae, made = recorded(folder)
     lm = language_models.load_again(made["lm"], made["lm_weights"], made["dtype"], device)
     formats.check_width(sae, lm.width(made["site"]), f"{made['site']} of {made['lm']}")
     return sae.float().to(lm.device), lm, made
@@ -186,6 +286,10 @@ def join(folder: Path, device: str = "auto") -> tuple[SAE, LanguageModel, dict]:
 
 def open_engine(folder: Path, device: str = "auto") -> Engine:
     """Joins the SAE in `folder` with the model its configuration names."""
-    sae, lm, made = join(folder, device)
+    return engine_of(*join(folder, device))
+
+
+def engine_of(sae: SAE, lm: LanguageModel, made: dict) -> Engine:
+    """An SAE that works in float32 on the model's device, and that model; made: as recorded."""
     mask = {**made["mask"], "special": tuple(made["mask"]["special"])}
     return Engine(lm, sae, made["site"], ContextRule(**made["rule"]), MaskRule(**mask))

@@ -64,7 +64,7 @@ def density_above(sample: TokenSample, threshold: float = 0.0) -> Estimate:
     if threshold == 0 or fires == 0:
         share = (1.0, 1.0, 1.0)
     else:
-        share = _share(sample, hit, sample.fires)
+        share = _of_bands(sample, hit, sample.settled(threshold))
     estimate = _jackknife(sample, (hit,), lambda totals: totals[0] / tokens)
     return _estimate(sample, estimate, times(share, fires / tokens), sample.fires)
 
@@ -161,6 +161,15 @@ def _checked(sample: TokenSample, rule: np.ndarray, above: float) -> tuple[np.nd
     if not above >= 0:
         raise WorkbenchError(f"a threshold of {above:g}: activations are never below 0")
     return rule, sample.activation > above
+
+
+def _of_bands(sample: TokenSample, hit: np.ndarray, settled: np.ndarray) -> Interval:
+    """Share of `hit` among the fires; only in bands that are not settled is it an estimate."""
+    g, unsettled = sample.calibrated, sample.fires & ~settled
+    fires = g[sample.fires].sum()
+    known, size = float(g[hit & settled].sum() / fires), float(g[unsettled].sum() / fires)
+    value, low, high = _share(sample, hit, unsettled) or (0.0, 0.0, 0.0)
+    return known + size * value, known + size * low, known + size * high
 
 
 def _share(sample: TokenSample, hit: np.ndarray, of: np.ndarray) -> Interval | None:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -97,6 +97,8 @@ class Active(NamedTuple):
 class Block:
     """Features lo..hi-1: what one pass over rows finds out about them."""
 
+    KEPT = ("top", "active", "cells", "near")
+
     def __init__(self, sae: SAE, corpus: Corpus, config: HarvestConfig, lo: int, hi: int) -> None:
         self.sae, self.corpus, self.config, self.lo, self.hi = sae, corpus, config, lo, hi
         self.n, self.buffers = hi - lo, Buffers()
@@ -105,10 +107,11 @@ class Block:
         pre_unit = np.where(self.floor > 0, self.floor, corpus.scale)
         self.stats = StreamingStats(self.n, corpus.scale, pre_unit, corpus.cache.ids.shape[1])
         self.top = Smallest(self.n, SPARE * config.top)
-        # One more than is kept: its hash says how likely the kept ones were.
-        kept = max(config.active, config.quantile)
-        kept += kept > 0
-        self.fires = Smallest(self.n * self.stats.histogram.n_bins, kept, counted=True)
+        # One more than is kept: its hash says how likely the kept ones were. A band of ranks is
+        # made of whole cells, so that those of each cell are enough.
+        self.active = Smallest(self.n, config.active + (config.active > 0), counted=True)
+        n_cells = self.n * self.stats.histogram.n_cells
+        self.cells = Smallest(n_cells, config.quantile + (config.quantile > 0), counted=True)
         self.near = Smallest(self.n, SPARE * ((config.near_miss + 1) // 2))
         self.salt = salts(sae.d_sae, config.seed)[lo:hi]
         self.row_l0 = np.zeros(corpus.n_rows, dtype=np.int32)
@@ -205,18 +208,19 @@ class Block:
         by_feature = by_row.tocsc()
         r, v, counts = by_feature.indices, by_feature.data, np.diff(by_feature.indptr)
         f = np.repeat(np.arange(self.n), counts)
-        bins = self.stats.update(Entries(f, r, v), self.corpus.rows(first, stop, norms))
+        cells = self.stats.update(Entries(f, r, v), self.corpus.rows(first, stop, norms))
         good = np.flatnonzero(v >= np.repeat(largest_below(self.top.bound), counts))
         good = good[best_of_runs(v[good], f[good], group[r[good]])]
         F, R, V = f[good], r[good], v[good]
         own = mix64(tie[R] ^ self.salt[F])
         self.top.offer(F, descending(V, own), group[R], own, R + first, V)
-        if self.fires.k:
-            cell = f * self.stats.histogram.n_bins + bins
+        if self.active.k or self.cells.k:
             key = text[r] ^ np.repeat(self.salt, counts)
-            good = np.flatnonzero(key <= self.fires.bound[cell])
-            key, R = key[good], r[good]
-            self.fires.offer(cell[good], key, key, tie[R], R + first, v[good])
+            cells += f * self.stats.histogram.n_cells
+            for kept, group in ((self.active, f), (self.cells, cells)):
+                good = np.flatnonzero(key <= kept.bound[group])
+                K, R = key[good], r[good]
+                kept.offer(group[good], K, K, tie[R], R + first, v[good])
 
     def _near(self, rows, features, gap, tie, first: int) -> None:
         within = np.flatnonzero(gap <= self.reach[features])
@@ -250,7 +254,7 @@ class Block:
 
     def arrays(self) -> dict[str, np.ndarray]:
         found = {f"stats.{name}": value for name, value in self.stats.arrays().items()}
-        for which in ("top", "fires", "near"):
+        for which in self.KEPT:
             kept = getattr(self, which).arrays()
             found |= {f"{which}.{name}": value for name, value in kept.items()}
         return found | {"row_l0": self.row_l0, "row_floor": self.row_floor}
@@ -262,7 +266,7 @@ class Block:
             which, _, column = name.partition(".")
             parts.setdefault(which, {})[column] = value
         self.stats.merge(parts["stats"])
-        for which in ("top", "fires", "near"):
+        for which in self.KEPT:
             getattr(self, which).load(parts[which])
         full = self.near.bound != NEVER
         self.reach[full] = distance_of(self.near.bound[full])
@@ -316,7 +320,14 @@ class Harvest:
         for cuts in cut(block, chosen):
             made.append(cuts)
             yield HarvestStep("examples", cuts.done, cuts.total)
-        self._finish(block, tables.features(block), tables.examples(block, chosen, made))
+        self._finish(
+            block,
+            {
+                "feature": tables.features(block),
+                "band": tables.bands(block),
+                "example": tables.examples(block, chosen, made),
+            },
+        )
 
     def _shards(self) -> list[tuple[int, int]]:
         """Rows of each part, cut between batches: a product of other rows rounds otherwise."""
@@ -326,7 +337,7 @@ class Harvest:
         return [(a, b) for a, b in zip(places[:-1], places[1:], strict=True) if a < b]
 
     def tables(self) -> dict[str, object]:
-        """token, doc, feature, logit, example, as data/features_store.py takes them."""
+        """token, doc, feature, logit, band, example, as data/features_store.py takes them."""
         order = [lo for lo, _ in self.blocks]
         logit = logit_table(self.lm, self.cache.manifest["spec"]["site"], self.sae.W_dec)
         return {
@@ -334,6 +345,7 @@ class Harvest:
             "doc": tables.documents(self.cache),
             "feature": [tables.with_top_logit(self._table(lo, "feature"), logit) for lo in order],
             "logit": logit if logit is not None else [],
+            "band": (self._table(lo, "band") for lo in order),
             "example": (self._table(lo, "example") for lo in order),
         }
 
@@ -344,16 +356,16 @@ class Harvest:
             return self._tables[lo][name]
         return tables.read(self.scratch / f"{name}-{lo}.arrow")
 
-    def _finish(self, block: Block, feature: pa.Table, example: pa.Table) -> None:
+    def _finish(self, block: Block, made: dict[str, pa.Table]) -> None:
         stats = block.stats
         self.facts = {"n_pre": stats.n_pre, "position_rows": stats.position_rows,
                       "outlier_rows": stats.outlier_rows}  # fmt: skip
         self.l0 += block.row_l0
         if self.scratch is None:
-            self._tables[block.lo] = {"feature": feature, "example": example}
+            self._tables[block.lo] = made
             return
-        tables.write(feature, self.scratch / f"feature-{block.lo}.arrow")
-        tables.write(example, self.scratch / f"example-{block.lo}.arrow")
+        for name, table in made.items():
+            tables.write(table, self.scratch / f"{name}-{block.lo}.arrow")
         _save(self.scratch / f"block-{block.lo}.npz", {**self.facts, "row_l0": block.row_l0})
         (self.scratch / f"state-{block.lo}.npz").unlink(missing_ok=True)
 
@@ -390,15 +402,19 @@ def same_harvest(scratch: Path, what: dict) -> bool:
     """
     note, text = scratch / "harvest.json", json.dumps(what, sort_keys=True)
     if not note.exists():
-        note.write_text(text)
+        _publish(note, lambda file: file.write(text.encode()))
     return note.read_text() == text
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    _publish(path, lambda file: np.savez(file, **arrays))
+
+
+def _publish(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Whole or not at all."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:
-        np.savez(file, **arrays)
+        write(file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)

@@ -3,9 +3,11 @@
 In:  a feature's examples of one split, a seed. Out: explaining material; the fixed mix that is
      simulated; windows to detect and to fuzz, half of them negatives; intruder rounds.
 
-Everything is chosen by rank and seed, never by what a judge would find easy. A window that should
-be silent is silent on all its tokens; a negative has the length, and in fuzzing the number and the
-places of the marks, of a positive, so that neither gives anything away.
+Everything is chosen by rank and seed, never by what a judge would find easy. The mix's silent
+windows are around tokens drawn from those on which the feature is silent; it may fire beside them,
+so that the mix can stand for the corpus. A negative is silent on all its tokens, and has the
+length, and in fuzzing the number and the places of the marks, of a positive, so that neither gives
+anything away.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class Mix:
 class Item:
     """One window of the mix."""
 
-    stratum: str  # top, a band, or silent
+    stratum: str  # top, a band, or silent: around a token on which it is silent
     example: Example
 
 
@@ -98,12 +100,8 @@ def mixed(examples: Sequence[Example], mix: Mix, use: str = "score") -> list[Ite
     assert not leaked, f"examples of {leaked} must not reach a score"
     items: list[Item] = []
     for stratum, wanted in mix.strata.items():
-        if stratum == "top":
-            found = _of(examples, "top", "")
-        elif stratum == "silent":
-            found = _silent(_of(examples, "random", ""), mix.width)
-        else:
-            found = _of(examples, "quantile", stratum)
+        kind = {"top": "top", "silent": "random"}.get(stratum, "quantile")
+        found = _of(examples, kind, stratum if kind == "quantile" else "")
         taken = [item.example for item in items]
         fresh = disjoint_windows([*taken, *found], mix.width)[len(taken) :]
         items += [Item(stratum, example) for example in fresh[:wanted]]

@@ -1,7 +1,8 @@
 """The model worker's client: live prompts without a language model in this process.
 
-In:  a workspace and the name of an SAE. Out: `LiveCode`, `LiveEffect` and `Steering` of a prompt,
-     and what the worker is doing.
+In:  a workspace and the name of an SAE. Out: `LiveCode`, `LiveEffect`, `FeatureEffect`s and
+     `Steering` of a prompt, and what the worker is doing.
+
 One worker process serves every browser session; it is started on first need and listens on
 localhost only, behind a token that lies in the workspace.
 """
@@ -10,18 +11,22 @@ from __future__ import annotations
 
 import base64
 import json
-import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from data.errors import WorkbenchError, WorkerError
+from data.processes import identity, runs, send
 from data.records import (
+    FeatureEffect,
     LiveChange,
     LiveCode,
     LiveEffect,
@@ -32,84 +37,129 @@ from data.records import (
 )
 
 ASK_TIMEOUT_S = 0.05  # asking for the state must not stall a page
-ENCODE_TIMEOUT_S = 60.0  # of an ablation too
-STEER_TIMEOUT_S = 600.0
 START_TIMEOUT_S = 60.0
+# From one line of the answer to the next: a slow model may work so long on one step.
+ENCODE_TIMEOUT_S, WORK_TIMEOUT_S = 120.0, 600.0
+LONGEST_TEXT = 8_000_000  # characters
+Tell = Callable[[dict], None]
 
 
 class LiveModel:
-    """A handle on the worker for one SAE. Holds no connection; safe in any thread."""
+    """A handle on the worker for one SAE. Holds no connection; safe in any thread.
+
+    `tell` is given how far long work has come, several times a second: {"what": str} with "before"
+    (requests whose turn comes first) or "done" and "total". What it raises ends the work, in the
+    worker too: a page that is left, or asked to stop, need do no more than that.
+    """
 
     def __init__(self, workspace: Path, sae: str) -> None:
         self.workspace, self.sae = Path(workspace), sae
         self.address_file = self.workspace / "jobs" / "model_worker.json"
         self.starting_file = self.workspace / "jobs" / "model_worker.starting.json"
         self.log = self.workspace / "jobs" / "model_worker.log"
+        self.last: tuple[float, int, dict] | None = None  # when, worker, and what it said
+
+    # ------------------------------------------------------------ the worker
 
     def state(self) -> dict:
-        """{"state": stopped | loading | ready | failed, "detail": str, "seconds": float}."""
+        """{"state": stopped | loading | ready | failed, "detail": str, "seconds": float}.
+
+        Also "worker": the number of its process, None without one; "again": True if the SAE may be
+        loaded again unasked; "step" and "steps" of loading. Takes 50 ms at most.
+        """
         address = self._address()
         if address is None:
-            return self._starting()
+            return {"worker": None, **self._starting()}
         try:
-            return self._ask({"op": "state", "sae": self.sae}, ASK_TIMEOUT_S)
-        except TimeoutError:  # it is busy with somebody's prompt
-            return {"state": "loading", "detail": "the model worker is busy", "seconds": 0.0}
+            reply = self._ask({"op": "state", "saes": [self.sae]}, ASK_TIMEOUT_S)
+            state = {**reply["states"][0], "worker": address["pid"]}
+            self.last = (time.monotonic(), address["pid"], state)
+            return state
+        except TimeoutError:  # it has its hands full
+            return self._as_before(address["pid"])
         except (OSError, WorkerError):
-            return {"state": "stopped", "detail": "the model worker has ended", "seconds": 0.0}
+            ended = "the model worker has ended"
+            return {"state": "stopped", "detail": ended, "seconds": 0.0, "worker": None}
 
-    def _starting(self) -> dict:
-        """Before the worker listens; it removes the starting file once it does."""
-        starting = _read(self.starting_file)
-        if starting is None:
-            return {"state": "stopped", "detail": "the model worker is not running", "seconds": 0.0}
-        seconds = time.time() - starting["since"]
-        if _runs(starting["pid"]) and seconds < START_TIMEOUT_S:
-            return {"state": "loading", "detail": "starting the model worker", "seconds": seconds}
-        detail = f"the model worker did not start: see {self.log}"
-        return {"state": "failed", "detail": detail, "seconds": seconds}
+    def start(self, saes: Sequence[str] = ()) -> None:
+        """Starts the worker, or asks the running one to load this SAE; returns at once.
 
-    def start(self) -> None:
-        """Starts the worker, or asks the running one to load this SAE; returns at once."""
-        if self.state()["state"] in ("loading", "ready"):
-            return
+        saes: others of the same language model, wanted beside it.
+        """
+        wanted = [self.sae, *(sae for sae in saes if sae != self.sae)]
         if self._address() is not None:
             try:
-                self._ask({"op": "load", "sae": self.sae}, 1.0)
+                self._ask({"op": "load", "saes": wanted}, 1.0)
                 return
+            except TimeoutError:
+                return  # it has the request, and will come to it
             except OSError:
                 pass  # it died: start another
+        elif self._starting()["state"] == "loading":
+            return
         self.address_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             worker = subprocess.Popen(
                 [sys.executable, str(Path(__file__).parent.parent / "run.py"), "serve-model",
-                 self.sae, "--workspace", str(self.workspace)],
+                 ",".join(wanted), "--workspace", str(self.workspace)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         threading.Thread(target=worker.wait, daemon=True).start()  # leaves no zombie behind
-        started = {"pid": worker.pid, "since": time.time()}
+        started = {**identity(worker.pid), "since": time.time()}
         self.starting_file.write_text(json.dumps(started), encoding="utf-8")
+
+    def cancel(self, saes: Sequence[str] = ()) -> None:
+        """Gives up loading; a worker that holds nothing else ends."""
+        starting = _read(self.starting_file)
+        if self._address() is not None:
+            with suppress(OSError, WorkerError):
+                self._ask({"op": "cancel", "saes": [self.sae, *saes]}, 1.0)
+        elif starting is not None:
+            send(starting, signal.SIGKILL)
+            self.starting_file.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """Ends the worker, if one runs."""
+        with suppress(OSError, WorkerError):
+            self._ask({"op": "stop"}, 1.0)
+
+    # ------------------------------------------------------------ its work
 
     def encode(self, text: str, top: int = 20) -> LiveCode:
         """Features of each token of `text`; WorkerError if the worker is not ready or died."""
-        reply = self._work({"op": "encode", "text": text, "top": top}, ENCODE_TIMEOUT_S)
-        tokens = tuple(LiveToken(**token) for token in reply.pop("tokens"))
-        return LiveCode(tokens, **reply)
+        return self.encode_many(text, (self.sae,), top)[self.sae]
+
+    def encode_many(
+        self, text: str, saes: Sequence[str], top: int = 20, tell: Tell | None = None
+    ) -> dict[str, LiveCode]:
+        """The same for several SAEs of one language model, which runs once; each must be ready."""
+        request = {"op": "encode", "saes": list(saes), "text": text, "top": top}
+        replies = self._work(request, tell, ENCODE_TIMEOUT_S)
+        return {
+            sae: LiveCode(**{**one, "tokens": tuple(LiveToken(**t) for t in one["tokens"])})
+            for sae, one in zip(saes, replies, strict=True)
+        }
 
     def ablate(self, text: str, feature: int, seed: int = 0) -> LiveEffect:
         """What changes in `text` when the feature is taken away; errors as in `encode`."""
-        request = {"op": "ablate", "text": text, "feature": feature, "seed": seed}
-        reply = self._work(request, ENCODE_TIMEOUT_S)
+        reply = self._work({"op": "ablate", "text": text, "feature": feature, "seed": seed})
         tokens = tuple(LiveChange(**token) for token in reply.pop("tokens"))
         return LiveEffect(tokens=tokens, **reply)
 
-    def steer(self, text: str, feature: int, **plan) -> Steering:
+    def effects(
+        self, text: str, features: Sequence[int], seed: int = 0, tell: Tell | None = None
+    ) -> dict[int, FeatureEffect]:
+        """What ablating each feature alone changes, over the whole text; errors as in `encode`."""
+        request = {"op": "effects", "text": text, "features": list(features), "seed": seed}
+        return {one["feature"]: FeatureEffect(**one) for one in self._work(request, tell)}
+
+    def steer(self, text: str, feature: int, *, tell: Tell | None = None, **plan) -> Steering:
         """Continues `text` in the ways of interp.steering.Plan; errors as in `encode`.
 
         plan: mode, strengths, max_act, n_tokens, temperature, top_p, seed; absent ones as there.
         """
         given = {"feature": feature, "strengths": (), **plan}
-        reply = self._work({"op": "steer", "text": text, "plan": given}, STEER_TIMEOUT_S)
+        reply = self._work({"op": "steer", "text": text, "plan": given}, tell)
         texts = tuple(
             SteeredText(
                 one["strength"], tuple(SteeredToken(**t) for t in one["tokens"]), one["ended"]
@@ -118,30 +168,52 @@ class LiveModel:
         )
         return Steering(texts=texts, **reply)
 
-    def stop(self) -> None:
-        """Ends the worker, if one runs."""
-        try:
-            self._ask({"op": "stop"}, 1.0)
-        except (OSError, WorkerError):
-            pass
-
     # ------------------------------------------------------------ the wire
 
     def _address(self) -> dict | None:
         """What the worker wrote of itself once it listened; None if there is none alive."""
         record = _read(self.address_file)
-        return record if record is not None and _runs(record["pid"]) else None
+        return record if record is not None and runs(record) else None
 
-    def _work(self, request: dict, timeout: float) -> dict:
-        """The fields of the record that the worker answers with."""
+    def _starting(self) -> dict:
+        """Before the worker listens; it removes the starting file once it does."""
+        starting = _read(self.starting_file)
+        if starting is None:
+            return {"state": "stopped", "detail": "the model worker is not running", "seconds": 0.0}
+        seconds = time.time() - starting["since"]
+        if runs(starting) and seconds < START_TIMEOUT_S:
+            return {"state": "loading", "detail": "starting the model worker", "seconds": seconds}
+        detail = "the model worker did not start: see jobs/model_worker.log in the workspace"
+        return {"state": "failed", "detail": detail, "seconds": seconds}
+
+    def _as_before(self, worker: int) -> dict:
+        """What it said last, if that was the same process and still holds."""
+        if self.last is None or self.last[1] != worker or self.last[2]["state"] == "stopped":
+            busy = "the model worker is busy"
+            return {"state": "loading", "detail": busy, "seconds": 0.0, "worker": worker}
+        when, _, state = self.last
+        more = time.monotonic() - when if state["state"] == "loading" else 0.0
+        return {**state, "seconds": state["seconds"] + more}
+
+    def _work(
+        self, request: dict, tell: Tell | None = None, timeout: float = WORK_TIMEOUT_S
+    ) -> Any:
+        """The fields of the record that the worker answers with, or of each of several."""
+        if len(request["text"]) > LONGEST_TEXT:
+            raise WorkbenchError(
+                f"the text has {len(request['text']):,} characters, {LONGEST_TEXT:,} are accepted: "
+                "a model reads one context of it, so give a part"
+            )
         try:
-            return unpack(self._ask({**request, "sae": self.sae}, timeout))
+            reply = self._ask({"saes": [self.sae], **request}, timeout, tell)
         except OSError as error:
             raise WorkerError(
-                f"the model worker does not answer ({error}): start it again; its log is {self.log}"
+                f"the model worker does not answer ({error}): start it again; its log is "
+                "jobs/model_worker.log in the workspace"
             ) from None
+        return unpack(reply["record"])
 
-    def _ask(self, request: dict, timeout: float) -> dict:
+    def _ask(self, request: dict, timeout: float, tell: Tell | None = None) -> dict:
         address = self._address()
         if address is None:
             raise WorkerError("the model worker is not running: start it first")
@@ -150,14 +222,25 @@ class LiveModel:
             message = json.dumps(request | {"token": address["token"]}) + "\n"
             connection.sendall(message.encode())
             with connection.makefile("rb") as stream:
-                line = stream.readline()
-        if not line:
-            raise ConnectionError("it closed the connection")
-        reply = json.loads(line)
+                for line in stream:
+                    reply = _parsed(line)
+                    if "progress" not in reply:
+                        break
+                    if tell is not None:
+                        tell(reply["progress"])
+                else:
+                    raise ConnectionError("it closed the connection")
         if "error" in reply:
             kind = WorkbenchError if reply.get("ready", True) else WorkerError
             raise kind(reply["error"])
         return reply
+
+
+def _parsed(line: bytes) -> dict:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:  # it was killed while it wrote
+        raise ConnectionError("it stopped in the middle of its answer") from None
 
 
 def pack(value: Any) -> Any:
@@ -183,14 +266,3 @@ def _read(file: Path) -> dict | None:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
-
-
-def _runs(pid: int) -> bool:
-    """Whether the process is there; a child that ended but was not waited for is not."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except ProcessLookupError:
-        return False
-    except OSError:  # no /proc, or not ours: it was there a moment ago
-        return True

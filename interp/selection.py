@@ -4,7 +4,8 @@ In:  a finished `Block`.
 Out: `Chosen`, one entry an example, with the probability it was taken with.
 
     top        the strongest fires, one per document, every text once; taken with certainty
-    quantile   in each band of ranks among the fires, those of smallest hash
+    quantile   in each band of ranks among the fires, those of smallest hash; a band begins and ends
+               at edges of cells, the nearest to its ranks, so that it is known how many it holds
     active     a uniform sample of all fires: those of smallest hash
     near_miss  under: silent, pre-activation nearest to the threshold; token: silent on a token that
                the top examples fire on. Picked for contrast, no sample
@@ -26,6 +27,7 @@ from sae.models import TopKSAE
 
 KINDS = ("top", "quantile", "active", "near_miss", "random")
 BANDS = {"0.99-1": (0.99, 1.0), "0.9-0.99": (0.9, 0.99), "0.5-0.9": (0.5, 0.9), "0-0.5": (0.0, 0.5)}
+STRONGEST = (1, 10, 50, 100)  # percent of the fires from where each begins
 PARTS = ("", *BANDS, "under", "token")
 TOKENS = 3  # commonest tokens of the top examples that a near miss may share
 TRIES = (1, 2, 6)  # places of a token looked at, in rounds, for each such near miss
@@ -122,8 +124,11 @@ class _Fires(NamedTuple):
     copies: np.ndarray
 
 
-def _sorted(feature, key, row, value, copies) -> _Fires:
-    order = order_by(joined(feature, key, int(feature.max(initial=0)) + 1), (key, row))
+def _sorted(feature, key, tie, row, value, copies) -> _Fires:
+    """Of the copies of a text in several cells the one of smallest tie stays, as in each cell: any
+    of them is as likely."""
+    words = joined(feature, key, int(feature.max(initial=0)) + 1)
+    order = order_by(words, (key, tie, row))
     columns = [column[order] for column in (feature, key, row, value, copies)]
     starts = run_starts(columns[0], columns[1])
     if len(starts) < len(order):
@@ -132,66 +137,39 @@ def _sorted(feature, key, row, value, copies) -> _Fires:
     return _Fires(*columns)
 
 
-def _take(fires: _Fires, n: int, n_features: int, limit: np.ndarray) -> tuple[np.ndarray, ...]:
-    """(entries kept, their rank, their inclusion): the n of smallest hash of each feature.
-
-    limit: uint64 [n_features], NEVER or the hash from which on not everything is known.
-    """
+def _take(kind: str, part: str, fires: _Fires, n: int, n_features: int) -> Chosen:
+    """The n of smallest hash of each feature; the next one says how likely they were."""
     rank = place_in_run(fires.feature)
-    known = fires.key < np.where(limit == NEVER, NEVER, limit)[fires.feature]
-    threshold = np.where(limit == NEVER, 2.0**64, limit.astype(np.float64))
-    at = (rank == n) & known
-    threshold[fires.feature[at]] = fires.key[at].astype(np.float64)
-    keep = np.flatnonzero((rank < n) & known)
-    return keep, rank[keep], threshold[fires.feature[keep]] / 2.0**64
-
-
-def _columns(block) -> tuple[np.ndarray, ...]:
-    """(feature, bin, key, row, value, copies) of the sampled fires."""
-    fires, n_bins = block.fires, block.stats.histogram.n_bins
-    cell = fires.group
-    return cell // n_bins, cell % n_bins, fires.key, fires.row, fires.value, fires.copies
+    threshold = np.ones(n_features)
+    at = rank == n
+    threshold[fires.feature[at]] = fires.key[at].astype(np.float64) / 2.0**64
+    keep = rank < n
+    columns = (fires.feature[keep], rank[keep], fires.row[keep], fires.value[keep])
+    more = {"inclusion": threshold[fires.feature[keep]], "copies": fires.copies[keep]}
+    return _made(kind, part, *columns, **more)
 
 
 def _active(block, n: int) -> Chosen:
-    feature, _, *rest = _columns(block)
-    fires = _sorted(feature, *rest)
-    keep, rank, inclusion = _take(fires, n, block.n, np.full(block.n, NEVER))
-    columns = (fires.feature[keep], rank, fires.row[keep], fires.value[keep])
-    return _made("active", "", *columns, inclusion=inclusion, copies=fires.copies[keep])
+    kept = block.active
+    fires = _Fires(kept.group, kept.key, kept.row, kept.value, kept.copies)
+    return _take("active", "", fires, n, block.n)
 
 
 def _quantiles(block, n: int) -> list[Chosen]:
-    """A band's edges lie inside histogram bins: of those bins only what is below the bin's own
-    largest kept hash is known, so the sample goes no further than that."""
+    """Of each cell the smallest hashes are kept, and a band is made of whole cells."""
     if n == 0:
         return []
-    stats = block.stats
-    levels = sorted({edge for band in BANDS.values() for edge in band} - {0.0, 1.0})
-    found, _ = stats.quantiles(np.array(levels))
-    edge = {level: found[:, i] for i, level in enumerate(levels)}
-    edge |= {0.0: np.zeros(block.n), 1.0: np.full(block.n, np.inf)}
-    bound = block.fires.bound.reshape(block.n, -1)
-    feature, bins, key, row, value, copies = _columns(block)
-    pieces = []
-    for part, (low, high) in BANDS.items():
-        inside = (value > edge[low][feature]) & (value <= edge[high][feature])
-        limit = np.full(block.n, NEVER)
-        for level in {low, high} - {0.0, 1.0}:
-            limit = np.minimum(limit, _bound_at(stats, bound, edge[level]))
-        fires = _sorted(*(c[inside] for c in (feature, key, row, value, copies)))
-        keep, rank, inclusion = _take(fires, n, block.n, limit)
-        columns = (fires.feature[keep], rank, fires.row[keep], fires.value[keep])
-        more = {"inclusion": inclusion, "copies": fires.copies[keep]}
-        pieces.append(_made("quantile", part, *columns, **more))
+    first, _ = block.stats.strongest(STRONGEST)
+    kept, n_cells = block.cells, block.stats.histogram.n_cells
+    feature, cell = kept.group // n_cells, kept.group % n_cells
+    columns = (feature, kept.key, kept.tie, kept.row, kept.value, kept.copies)
+    pieces, above = [], np.full(block.n, n_cells)
+    for number, part in enumerate(BANDS):
+        inside = (cell >= first[feature, number]) & (cell < above[feature])
+        fires = _sorted(*(column[inside] for column in columns))
+        pieces.append(_take("quantile", part, fires, n, block.n))
+        above = first[:, number]
     return pieces
-
-
-def _bound_at(stats, bound: np.ndarray, edge: np.ndarray) -> np.ndarray:
-    """The hash up to which the bin that holds each feature's edge is known whole, uint64 [n]."""
-    alive = np.isfinite(edge)
-    bins = stats.histogram.bins(np.where(alive, edge, 1.0).astype(np.float32))
-    return np.where(alive, bound[np.arange(len(edge)), bins], NEVER)
 
 
 # ---------------------------------------------------------------- silent tokens

@@ -4,22 +4,24 @@ In:  active entries of consecutive rows, and dense pre-activations of a uniform 
 Out: counts, power sums, extremes and histograms per feature, and the distribution of L0. Two parts
      of a corpus add up to the whole (`merge`).
 
-Histogram bins: eight even ones in each octave of the non-zero activations, so that a bin is read
-off the bits of a float32; pre-activations in steps of a tenth of `pre_unit` (theta, if there is
-one).
+Non-zero activations are counted in cells, 32 even ones in each octave, so that a cell is read off
+the bits of a float32; four cells are a bin of the histogram that is stored. Pre-activations in
+steps of a tenth of `pre_unit` (theta, if there is one).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 OCTAVES = (-12, 6)  # of the histogram, from the octave the scale of the activations lies in
-BITS = 3  # bins of an octave, as a power of two
+BITS, CELL_BITS = 3, 5  # bins and cells of an octave, as powers of two
+BEYOND = 2.0**128  # no float32 reaches it
+AT_ONCE = 1_024  # features whose cumulated counts are in memory together
 PRE_RANGE, PRE_STEP = (-6.0, 4.0), 0.1
 PRE_SAMPLE = 16  # one row in so many enters the pre-activation histogram
 MOMENTS = 4
@@ -55,31 +57,41 @@ def pre_edges() -> np.ndarray:
 
 
 class Histogram:
-    """Bins of float32 values around a scale: which one a value falls into, and their edges."""
+    """Cells of float32 values around a scale: which one a value falls into, and their edges."""
 
     def __init__(self, scale: float) -> None:
         octave = math.floor(math.log2(scale)) + OCTAVES[0]
-        self.n_edges = (OCTAVES[1] - OCTAVES[0]) * 2**BITS + 1
-        self.first = (octave + 127) << BITS  # the first edge's bits, shortened
-        self.n_bins = self.n_edges + 1  # one below the first edge and one beyond the last
+        n_edges = (OCTAVES[1] - OCTAVES[0]) * 2**CELL_BITS + 1
+        self.first = (octave + 127) << CELL_BITS  # the first edge's bits, shortened
+        self.n_cells = n_edges + 1  # one below the first edge and one beyond the last
+
+    @property
+    def cell_edges(self) -> np.ndarray:
+        """float64 [n_cells - 1]; cell i lies between edges i - 1 and i, its lower edge included."""
+        bits = (self.first + np.arange(self.n_cells - 1)) << (23 - CELL_BITS)
+        return bits.astype(np.int32).view(np.float32).astype(np.float64)
 
     @property
     def edges(self) -> np.ndarray:
-        """float64 [n_edges]; bin i lies between edges i - 1 and i, its lower edge included."""
-        bits = (self.first + np.arange(self.n_edges)) << (23 - BITS)
-        return bits.astype(np.int32).view(np.float32).astype(np.float64)
+        """float64: those of the stored histogram's bins, counted like cells."""
+        return self.cell_edges[:: 2 ** (CELL_BITS - BITS)]
 
-    def bins(self, values: np.ndarray) -> np.ndarray:
+    def cells(self, values: np.ndarray) -> np.ndarray:
         """int64 [n] of positive float32 values."""
-        shortened = values.view(np.int32) >> np.int32(23 - BITS)
-        return np.clip(shortened.astype(np.int64) - (self.first - 1), 0, self.n_edges)
+        shortened = values.view(np.int32) >> np.int32(23 - CELL_BITS)
+        return np.clip(shortened.astype(np.int64) - (self.first - 1), 0, self.n_cells - 1)
+
+    def bins(self, counts: np.ndarray) -> np.ndarray:
+        """Counts in cells [n, n_cells] -> in bins [n, len(edges) + 1]."""
+        starts = np.arange(1, self.n_cells - 1, 2 ** (CELL_BITS - BITS))
+        return np.add.reduceat(counts, [0, *starts, self.n_cells - 1], axis=1)
 
 
 class StreamingStats:
     """Accumulates; chunks may come in any order and any size."""
 
     # What adds up over parts of a corpus, what takes the smaller, what the larger.
-    SUMS = ("n_rows", "n_pre", "fires", "powers", "hist", "pre", "positions", "outliers",
+    SUMS = ("n_rows", "n_pre", "fires", "powers", "cells", "pre", "positions", "outliers",
             "position_rows", "outlier_rows")  # fmt: skip
 
     def __init__(self, d_sae: int, scale: float, pre_unit: np.ndarray, context: int) -> None:
@@ -93,37 +105,37 @@ class StreamingStats:
         self.max = np.zeros(d_sae, dtype=np.float32)
         self.first_doc = np.full(d_sae, np.iinfo(np.int32).max, dtype=np.int32)
         self.last_doc = np.full(d_sae, -1, dtype=np.int32)
-        self.hist = np.zeros((d_sae, self.histogram.n_bins), dtype=np.int64)
+        self.cells = np.zeros((d_sae, self.histogram.n_cells), dtype=np.int64)
         self.pre = np.zeros((d_sae, len(pre_edges()) + 1), dtype=np.int64)
         self.positions = np.zeros((d_sae, buckets), dtype=np.int64)
         self.outliers = np.zeros(d_sae, dtype=np.int64)  # fires on rows of unusual norm
 
     def update(self, entries: Entries, rows: Rows) -> np.ndarray:
-        """Counts the active entries of a chunk; returns each one's histogram bin [n]."""
+        """Counts the active entries of a chunk; returns each one's cell [n]."""
         f, r, v = entries
         self.n_rows += len(rows.doc)
         self.position_rows += np.bincount(rows.bucket, minlength=len(self.position_rows))
         self.outlier_rows += rows.outlier.sum()
-        bins = self.histogram.bins(v)
+        cells = self.histogram.cells(v)
         if len(f) == 0:
-            return bins
+            return cells
         starts = np.flatnonzero(np.diff(f, prepend=-1))
         of = f[starts]
         self.fires[of] += np.diff(starts, append=len(f))
         value = v.astype(np.float64)
         power = value.copy()
-        for total in self.powers:
-            total[of] += np.add.reduceat(power, starts)
+        for total in self.powers:  # one by one in the order of rows: no cut rounds otherwise
+            np.add.at(total, f, power)
             power *= value
         self.max[of] = np.maximum(self.max[of], np.maximum.reduceat(v, starts))
         doc = rows.doc[r]
         self.first_doc[of] = np.minimum(self.first_doc[of], np.minimum.reduceat(doc, starts))
         self.last_doc[of] = np.maximum(self.last_doc[of], np.maximum.reduceat(doc, starts))
-        _count(self.hist, f, bins)
+        _count(self.cells, f, cells)
         _count(self.positions, f, rows.bucket[r])
         if rows.outlier.any():
             self.outliers += np.bincount(f[rows.outlier[r]], minlength=self.d_sae)
-        return bins
+        return cells
 
     def update_pre(self, pre: torch.Tensor) -> None:
         """Counts dense pre-activations [n, d_sae] of sampled rows."""
@@ -175,26 +187,50 @@ class StreamingStats:
         """Quantiles of the non-zero activations [d_sae, levels], and how wrong they may be at most,
         relative to themselves. NaN for features that never fire.
 
-        Linear within a histogram bin; the true one lies in the same bin.
+        Linear within a cell; the true one lies in the same cell.
         """
-        edges = np.concatenate([[0.0], self.histogram.edges, [np.inf]])
-        below = np.cumsum(self.hist, axis=1)
+        edges = np.concatenate([[0.0], self.histogram.cell_edges, [np.inf]])
         found, error = (np.full((self.d_sae, len(levels)), np.nan) for _ in range(2))
-        alive = np.flatnonzero(self.fires)
-        for column, level in enumerate(levels):
-            wanted = level * self.fires[alive]
-            at = np.argmax(below[alive] >= np.maximum(wanted, 1e-9)[:, None], axis=1)
-            count = self.hist[alive, at]
-            before = below[alive, at] - count
-            low, high = edges[at], np.minimum(edges[at + 1], self.max[alive])
-            high = np.maximum(high, low)
-            value = low + (high - low) * (wanted - before) / count
-            found[alive, column] = value
-            error[alive, column] = np.maximum(value - low, high - value) / value
+        for some, counts in self._alive():
+            below = np.cumsum(counts, axis=1)
+            each = np.arange(len(some))
+            for column, level in enumerate(levels):
+                wanted = level * self.fires[some]
+                at = np.argmax(below >= np.maximum(wanted, 1e-9)[:, None], axis=1)
+                count = counts[each, at]
+                low, high = edges[at], np.minimum(edges[at + 1], self.max[some])
+                high = np.maximum(high, low)
+                value = low + (high - low) * (wanted - (below[each, at] - count)) / count
+                found[some, column] = value
+                error[some, column] = np.maximum(value - low, high - value) / value
         return found, error
+
+    def strongest(self, percents: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Where the strongest so many percent of a feature's fires begin: the first cell
+        [d_sae, percents], and exactly how many fires there are from it on.
+
+        Of all edges of cells the one whose fires are nearest in number; of two as near the one
+        with more fires, of those with the same fires the lowest. n_cells: it holds none.
+        """
+        first = np.full((self.d_sae, len(percents)), self.histogram.n_cells)
+        held = np.zeros((self.d_sae, len(percents)), dtype=np.int64)
+        for some, counts in self._alive():
+            above = np.zeros((len(some), counts.shape[1] + 1), dtype=np.int64)
+            above[:, :-1] = counts[:, ::-1].cumsum(1)[:, ::-1]
+            for column, percent in enumerate(percents):
+                off = np.abs(100 * above - percent * self.fires[some, None])
+                first[some, column] = at = off.argmin(1)
+                held[some, column] = above[np.arange(len(some)), at]
+        return first, held
+
+    def _alive(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(features that fire, their counts in cells), some at a time: tables are large."""
+        alive = np.flatnonzero(self.fires)
+        for start in range(0, len(alive), AT_ONCE):
+            some = alive[start : start + AT_ONCE]
+            yield some, self.cells[some]
 
 
 def _count(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
     """table[row, column] += 1 for each pair."""
-    flat = rows * table.shape[1] + columns
-    table += np.bincount(flat, minlength=table.size).reshape(table.shape)
+    np.add.at(table.reshape(-1), rows * table.shape[1] + columns, 1)

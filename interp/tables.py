@@ -1,7 +1,7 @@
 """Arrow tables of a harvest, as data/schema.py names their columns.
 
 In:  a finished block, its examples, the cache, the language model.
-Out: token, doc, feature, example.
+Out: token, doc, feature, band, example.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from data.activations import ActivationCache
 from data.lm import LanguageModel
 from data.tokens import token_bytes
 from interp.effects import raised_most
-from interp.selection import KINDS, PARTS, Chosen
+from interp.selection import BANDS, KINDS, PARTS, STRONGEST, Chosen
+from interp.stats import BEYOND
 from interp.windows import Cuts
 
 QUANTILES = {"q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
@@ -62,9 +63,10 @@ def features(block) -> pa.Table:
     density = s.fires / int(s.n_rows)
     outlier_share = s.outliers / np.maximum(s.fires, 1)
     few_outliers = int(s.outlier_rows) < FEW_TOKENS * int(s.n_rows)
-    filled = s.hist > 0
+    hist = s.histogram.bins(s.cells)
+    filled = hist > 0
     first = np.where(alive, filled.argmax(1), 0)
-    last = np.where(alive, s.hist.shape[1] - filled[:, ::-1].argmax(1), 0)
+    last = np.where(alive, hist.shape[1] - filled[:, ::-1].argmax(1), 0)
     columns = {
         "feature": pa.array(np.arange(block.lo, block.hi), pa.int32()),
         "fires": pa.array(s.fires, pa.int64()),
@@ -89,12 +91,30 @@ def features(block) -> pa.Table:
         "outlier_bound": (s.fires >= FEW) & (outlier_share > BOUND) & few_outliers,
         "outlier_share": pa.array(outlier_share, mask=~alive),
         "hist_first": pa.array(first, pa.int16()),
-        "hist_counts": _lists([s.hist[i, first[i] : last[i]] for i in range(n)], pa.int64()),
+        "hist_counts": _lists([hist[i, first[i] : last[i]] for i in range(n)], pa.int64()),
         "pre_counts": _lists(list(s.pre), pa.int64()),
         "pre_unit": pa.array(s.pre_unit, pa.float32()),
         "positions": _lists(list(s.positions), pa.int64()),
     }
     return pa.table(columns)
+
+
+def bands(block) -> pa.Table:
+    """Columns of `band`: where each band of ranks begins, and how many fires it holds."""
+    s, parts = block.stats, list(BANDS)
+    alive = np.flatnonzero(s.fires)
+    first, above = (found[alive] for found in s.strongest(STRONGEST))
+    edges = np.concatenate([[0.0], s.histogram.cell_edges, [BEYOND]])
+    order = np.argsort(parts)  # that of the store
+    fires = np.diff(above, prepend=0, axis=1)
+    return pa.table(
+        {
+            "feature": pa.array(np.repeat(alive + block.lo, len(parts)), pa.int32()),
+            "part": np.tile(np.array(parts)[order], len(alive)),
+            "low": edges[first[:, order]].ravel(),
+            "fires": pa.array(fires[:, order].ravel(), pa.int64()),
+        }
+    )
 
 
 def with_top_logit(table: pa.Table, logit: pa.Table | None) -> pa.Table:
@@ -106,14 +126,17 @@ def with_top_logit(table: pa.Table, logit: pa.Table | None) -> pa.Table:
 def peak_tokens(block) -> tuple[np.ndarray, np.ndarray]:
     """The commonest token of each feature's fires [n] (-1: none) and its share [n] (NaN).
 
-    Estimated from the sampled fires; those of a histogram bin stand for all fires in it.
+    Estimated from the sampled fires; those of a cell stand for all fires in it. Without `quantile`
+    examples those of a feature do.
     """
-    n, n_bins = block.n, block.stats.histogram.n_bins
-    cell, copies = block.fires.group, block.fires.copies
-    fires = block.stats.hist.reshape(-1)
-    in_sample = np.bincount(cell, weights=copies, minlength=n * n_bins)
-    weight = copies * (fires[cell] / in_sample[cell])
-    feature, token = cell // n_bins, block.corpus.token(block.fires.row).astype(np.int64)
+    n, by_cell = block.n, block.cells.k > 0
+    kept = block.cells if by_cell else block.active
+    group, copies = kept.group, kept.copies
+    fires = (block.stats.cells if by_cell else block.stats.fires).reshape(-1)
+    in_sample = np.bincount(group, weights=copies, minlength=len(fires))
+    weight = copies * (fires[group] / in_sample[group])
+    feature = group // block.stats.histogram.n_cells if by_cell else group
+    token = block.corpus.token(kept.row).astype(np.int64)
     width = int(token.max(initial=0)) + 1
     pairs, inverse = np.unique(feature * width + token, return_inverse=True)
     total = np.bincount(inverse, weights=weight, minlength=len(pairs))

@@ -1,7 +1,7 @@
 """The sampled tokens of one feature, and how much of the corpus each stands for.
 
 In:  a feature's Examples of the kinds `active` or `quantile`, and `random`; or plain arrays; and on
-     how many of the corpus's tokens the feature fires.
+     how many of the corpus's tokens the feature fires, for `quantile` in each band.
 Out: a `TokenSample` with weights that sum to those numbers, for interp/estimates.py.
 
 A sampled token stands for copies / inclusion tokens (Horvitz and Thompson 1952; inclusion in a
@@ -12,7 +12,7 @@ Hajek 1971, post-stratified).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -36,6 +36,7 @@ class TokenSample:
     sizes: np.ndarray  # float [strata], tokens of the corpus in each
     within: np.ndarray | None = None  # bool [n]: the part of the corpus asked about; None: all
     examples: tuple[Example, ...] = ()  # in the same order, where it was made of Examples
+    lows: np.ndarray | None = None  # float [strata], ascending: where each begins, if it is a band
 
     def __post_init__(self) -> None:
         n = len(self.activation)
@@ -60,6 +61,13 @@ class TokenSample:
         """Weights [n] that sum to each stratum's size."""
         sums = np.bincount(self.stratum, weights=self.weight, minlength=len(self.sizes))
         return self.weight * (self.sizes / np.where(sums > 0, sums, 1.0))[self.stratum]
+
+    def settled(self, above: float) -> np.ndarray:
+        """bool [n]: tokens whose band lies on one side of `above` with all its fires."""
+        if self.lows is None:
+            return np.zeros(len(self.activation), dtype=bool)
+        ends = np.append(self.lows[1:], np.inf)
+        return ((self.lows > above) | (ends <= above))[self.stratum]
 
     def only(self, chosen: np.ndarray) -> TokenSample:
         """The same sample, asked about the part of the corpus where chosen (bool [n]) is True."""
@@ -103,10 +111,12 @@ def sample_of(
     tokens: int,
     firing: str = "active",
     use: str | None = None,
+    bands: Mapping[str, tuple[float, int]] | None = None,
 ) -> TokenSample:
     """From a feature's examples: the peaks of its `random` ones and of those of kind `firing`.
 
-    firing: `active`, a uniform sample of the fires; or `quantile`, a sample of each band of ranks.
+    firing: `active`, a uniform sample of the fires; or `quantile`, a sample of each band of ranks,
+    for which `bands` says what each holds (`FeatureStore.bands`).
     The bands tell several times as much of what strong activations decide (density above a high
     threshold, precision and recall there), a little more of correlations, and about as much of the
     rest: 8 a band are worth 19 uniform ones, since half the fires have 8 of them.
@@ -114,37 +124,35 @@ def sample_of(
     """
     if firing not in ("active", "quantile"):
         raise WorkbenchError(f"{firing!r} examples are no sample of the fires: active, quantile")
+    held = {"": (0.0, fires)} if firing == "active" else _held(bands, fires)
     chosen = tuple(e for e in examples if e.kind in (firing, "random"))
-    parts = sorted({e.part for e in chosen if e.kind != "random"})
+    parts = list(held)
+    for part in {e.part for e in chosen if e.kind == firing} - held.keys():
+        raise WorkbenchError(f"an example of band {part!r}, which holds no fire: harvest again")
     stratum = np.array(
         [SILENT if e.kind == "random" else 1 + parts.index(e.part) for e in chosen], dtype=np.int64
     )
     inclusion = np.array([e.inclusion for e in chosen], dtype=np.float64)
-    weight = np.array([e.copies for e in chosen]) / inclusion
-    sizes = _band_sizes(parts, stratum, weight, inclusion, fires)
     return TokenSample(
         np.array([e.max for e in chosen], dtype=np.float64),
-        weight,
+        np.array([e.copies for e in chosen]) / inclusion,
         inclusion,
         stratum,
-        np.array([tokens - fires, *sizes], dtype=np.float64),
+        np.array([tokens - fires, *(n for _, n in held.values())], dtype=np.float64),
         None if use is None else np.array([e.use == use for e in chosen], dtype=bool),
         chosen,
+        None if firing == "active" else np.array([0.0, *(low for low, _ in held.values())]),
     )
 
 
-def _band_sizes(
-    parts: list[str], stratum: np.ndarray, weight: np.ndarray, inclusion: np.ndarray, fires: int
-) -> np.ndarray:
-    """Fires in each band: counted where all of it was taken, else its share of the ranks."""
-    if parts in ([], [""]):
-        return np.array([float(fires)])
-    low, high = np.array([[float(edge) for edge in part.split("-")] for part in parts]).T
-    sizes, taken = (high - low) * fires, np.zeros(len(parts), dtype=bool)
-    for band in range(len(parts)):
-        here = stratum == band + 1
-        if (inclusion[here] == 1).all():
-            sizes[band], taken[band] = weight[here].sum(), True
-    if not taken.all():
-        sizes[~taken] *= max(fires - sizes[taken].sum(), 0) / sizes[~taken].sum()
-    return sizes
+def _held(
+    bands: Mapping[str, tuple[float, int]] | None, fires: int
+) -> dict[str, tuple[float, int]]:
+    """The bands that hold any fires, the weakest first."""
+    if bands is None:
+        raise WorkbenchError("quantile examples are weighed by their bands: give bands")
+    found = {part: (low, n) for part, (low, n) in sorted(bands.items()) if n > 0}
+    total = sum(n for _, n in found.values())
+    if total != fires:
+        raise WorkbenchError(f"the bands hold {total:,} of {fires:,} fires: harvest again")
+    return found

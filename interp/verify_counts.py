@@ -29,6 +29,7 @@ class Rules:
     """How the store says its statistics were counted, and what its values are to be ranked by."""
 
     hist_edges: np.ndarray
+    cell_edges: np.ndarray  # each bin of the histogram in even cells, where bands may be cut
     pre_edges: np.ndarray
     position_edges: np.ndarray
     outlier_norm: float
@@ -43,8 +44,8 @@ class Rules:
 class Counts:
     """What the corpus says of `features` [n]. Iterate for progress, then read the arrays.
 
-    Index 0 is what is sure, index 1 what float noise may add to it. Of histograms (`hist`, `pre`)
-    that holds for sums from the first bin on.
+    Index 0 is what is sure, index 1 what float noise may add to it. Of histograms (`hist`, `cells`,
+    `pre`) that holds for sums from the first bin on.
     """
 
     def __init__(self, recomputer: Recomputer, features: np.ndarray, rules: Rules) -> None:
@@ -67,8 +68,8 @@ class Counts:
         self.smallest = np.full(n, np.inf)  # of the fires that are not sure
         self.first_doc = np.full((2, n), np.iinfo(np.int64).max)
         self.last_doc = np.full((2, n), -1)
-        bins, pre_bins = len(rules.hist_edges) + 1, len(rules.pre_edges) + 1
-        self.hist = np.zeros((2, n, bins), dtype=np.int64)
+        cells, pre_bins = len(rules.cell_edges) + 1, len(rules.pre_edges) + 1
+        self.cells = np.zeros((2, n, cells), dtype=np.int64)
         self.pre = np.zeros((2, n, pre_bins), dtype=np.int64)
         self.positions = np.zeros((2, n, buckets), dtype=np.int64)
         # Tokens with so many features: with the sure ones, and with all that noise may add.
@@ -76,6 +77,14 @@ class Counts:
         self.at_most, self.below = (
             np.zeros((2, *limits.shape), dtype=np.int64) for limits in (rules.at_most, rules.below)
         )
+
+    @property
+    def hist(self) -> np.ndarray:
+        """[2, features, bins]: the cells of each bin of the histogram together."""
+        bins = np.searchsorted(self.rules.hist_edges, self.rules.cell_edges, side="right")
+        found = np.zeros((*self.cells.shape[:2], len(self.rules.hist_edges) + 1), dtype=np.int64)
+        np.add.at(found, (slice(None), slice(None), np.concatenate([[0], bins])), self.cells)
+        return found
 
     @torch.inference_mode()
     def __iter__(self) -> Iterator[VerifyStep]:
@@ -147,7 +156,7 @@ class Counts:
 
     def _entries(self, f, r, v, slack, certain, doc, bucket, outlier) -> None:
         """Fires, sure and possible: feature f, row r, value v and its noise; [n] each."""
-        edges, n = self.rules.hist_edges, len(self.features)
+        edges, n = self.rules.cell_edges, len(self.features)
         self.noise += np.bincount(f, weights=slack, minlength=n)
         high = np.searchsorted(edges, v + slack, side="right")
         low = np.searchsorted(edges, v - slack, side="right")
@@ -159,13 +168,13 @@ class Counts:
             np.maximum.at(self.largest[extra], F, V)
             np.minimum.at(self.first_doc[extra], F, doc[R])
             np.maximum.at(self.last_doc[extra], F, doc[R])
-            _count(self.hist[extra], F, bins[which])
+            _count(self.cells[extra], F, bins[which])
             _count(self.positions[extra], F, bucket[R])
             self.outliers[extra] += np.bincount(F[outlier[extra][R]], minlength=n)
         np.minimum.at(self.smallest, f[~certain], v[~certain])
         moves = certain & (low < high)  # near an edge
-        _count(self.hist[1], f[moves], low[moves])
-        _count(self.hist[1], f[moves], high[moves], -1)
+        _count(self.cells[1], f[moves], low[moves])
+        _count(self.cells[1], f[moves], high[moves], -1)
         near = certain & outlier[1][r] & ~outlier[0][r]
         self.outliers[1] += np.bincount(f[near], minlength=n)
         for limits, counts, meets in (

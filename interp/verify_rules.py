@@ -46,34 +46,55 @@ def splits(documents: Mapping[str, np.ndarray]) -> Check:
     return tally.check
 
 
-def weights(examples: Mapping[str, np.ndarray], fires: Mapping[int, int]) -> Check:
-    """Whether copies / inclusion of a feature's samples add up to its fires (Horvitz and Thompson).
+def sizes(
+    stored: Mapping[str, np.ndarray], bands: Mapping[str, np.ndarray]
+) -> dict[tuple[int, str], int]:
+    """(feature, part) -> fires that a sample of them was taken from, where there are any; part ""
+    for all of the feature's. From columns of the tables `feature` and `band`."""
+    features, fires = stored["feature"].tolist(), stored["fires"].astype(np.int64).tolist()
+    found = {(i, ""): n for i, n in zip(features, fires, strict=True)}
+    columns = (bands[name].tolist() for name in ("feature", "part", "fires"))
+    found |= {(i, part): n for i, part, n in zip(*columns, strict=True)}
+    return {key: n for key, n in found.items() if n > 0}
 
-    Where everything was taken they must to the last token; else all features together must within
-    FAR standard errors (Cohen and Kaplan 2007: each token adds copies^2 (1 - p) / p^2).
+
+def weights(examples: Mapping[str, np.ndarray], sizes: Mapping[tuple[int, str], int]) -> Check:
+    """Whether copies / inclusion of a sample of fires add up to what it was taken from (Horvitz and
+    Thompson): the fires of a feature, those of a band.
+
+    sizes: by (feature, part); part "" for all fires. What holds fires must have a sample. Where
+    everything was taken the weights must add up to the last token; else those of all features
+    together must within FAR standard errors (Cohen and Kaplan 2007: each token adds
+    copies^2 (1 - p) / p^2).
     """
     tally, told = Tally("weights of samples", 0.0), []
-    features, of = np.unique(examples["feature"], return_inverse=True)
-    counts = np.array([fires[int(feature)] for feature in features])
-    for kind in ("active", "quantile"):
-        mine = examples["kind"] == kind
-        p, copies, who = examples["inclusion"][mine], examples["copies"][mine], of[mine]
-        if len(p) == 0:
+    fired = np.isin(examples["kind"], ("active", "quantile"))
+    there = set(examples["kind"][fired].tolist())
+    for part in sorted({part for _, part in sizes}):
+        kind = "quantile" if part else "active"
+        if kind not in there:
             continue
-        sums = np.bincount(who, weights=copies / p, minlength=len(features))
-        noise = np.bincount(who, weights=copies**2 * (1 - p) / p**2, minlength=len(features))
-        # Of a band that holds nothing below the hash it is known up to, nothing is taken.
-        whole = np.flatnonzero((noise == 0) & (sums > 0) & (kind == "active"))
+        mine = np.flatnonzero(fired & (examples["kind"] == kind) & (examples["part"] == part))
+        features = np.array([i for i, name in sizes if name == part], dtype=np.int64)
+        features = np.sort(features)
+        counts = np.array([sizes[int(i), part] for i in features])
+        mine = mine[np.isin(examples["feature"][mine], features)]
+        p, copies = examples["inclusion"][mine], examples["copies"][mine]
+        who = np.searchsorted(features, examples["feature"][mine])
+        n, sums, noise = (
+            np.bincount(who, weights=w, minlength=len(features))
+            for w in (np.ones(len(p)), copies / p, copies**2 * (1 - p) / p**2)
+        )
+        name = f"{kind} {part}".strip()
         tally.expect(
-            np.rint(sums[whole]) == counts[whole],
-            lambda i, whole=whole, sums=sums, kind=kind: (
-                f"feature {features[whole[i]]}: {kind} examples stand for {sums[whole[i]]:.0f} "
-                f"fires of {counts[whole[i]]}"
+            np.where(noise == 0, np.rint(sums) == counts, n > 0),
+            lambda i, f=features, s=sums, c=counts, name=name: (
+                f"feature {f[i]}: {name} examples stand for {s[i]:.0f} fires of {c[i]}"
             ),
         )
         if noise.any():
             miss = (sums.sum() - counts.sum()) / math.sqrt(noise.sum())
-            told.append(f"{kind} {sums.sum() / counts.sum():.3f} ({miss:+.1f} s.e.)")
+            told.append(f"{name} {sums.sum() / counts.sum():.3f} ({miss:+.1f} s.e.)")
             tally.expect(np.array([abs(miss) < FAR]), lambda _, told=told[-1]: told)
     tally.note = "share of the fires they stand for: " + ", ".join(told) if told else ""
     return tally.check

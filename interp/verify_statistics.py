@@ -1,6 +1,6 @@
 """Stored statistics held against literal counts of the same corpus.
 
-In:  columns of the `feature` table, the store's meta, the examples of the bands, `Counts`.
+In:  columns of the tables `feature` and `band`, the store's meta, `Counts`.
 Out: a `Check` for each kind of number.
 
 A count may lie anywhere between what is sure and what float noise can add. Sums are compared with
@@ -14,29 +14,26 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from interp.stats import BEYOND
 from interp.tables import BOUND, FEW, FEW_TOKENS, QUANTILES, RARE, SINGLE
 from interp.tally import Check, Tally
-from interp.verify import ExampleRows
 from interp.verify_counts import Counts, Rules
 
-Columns = Mapping[str, np.ndarray]  # of the table `feature`, by name
+Columns = Mapping[str, np.ndarray]  # of the tables `feature` or `band`, by name
+CELLS = 4  # of a histogram's bin, at whose edges bands are cut (docs/METHODS.md)
 ULPS = 1e-9  # what decimal arithmetic on stored float64 numbers may lose
 
 
-def rules_of(meta: dict, stored: Columns, examples: ExampleRows) -> Rules:
-    """How to count, and the values whose ranks tell whether quantiles and bands are right."""
+def rules_of(meta: dict, stored: Columns) -> Rules:
+    """How to count, and the values whose ranks tell whether quantiles are right."""
     error = stored["quantile_error"][:, None]
     quantiles = np.stack([stored[name] for name in QUANTILES], axis=1)
-    bands = _bands(examples)
-    place = {int(feature): row for row, feature in enumerate(stored["feature"])}
-    least, most = (np.full((len(error), len(bands)), np.nan) for _ in range(2))
-    for column, part in enumerate(bands):
-        for i in np.flatnonzero((examples.kind == "quantile") & (examples.part == part)):
-            row = place[int(examples.feature[i])]
-            least[row, column] = np.fmin(least[row, column], examples.max[i])
-            most[row, column] = np.fmax(most[row, column], examples.max[i])
+    edges = np.asarray(meta["hist_edges"])
+    steps = np.arange(CELLS) / CELLS
+    cells = (edges[:-1, None] + np.diff(edges)[:, None] * steps).ravel()
     return Rules(
-        hist_edges=np.asarray(meta["hist_edges"]),
+        hist_edges=edges,
+        cell_edges=np.append(cells, edges[-1]),
         pre_edges=np.asarray(meta["pre_edges"]),
         position_edges=np.asarray(meta["position_edges"]),
         outlier_norm=float(meta["outlier_norm"]),
@@ -44,13 +41,9 @@ def rules_of(meta: dict, stored: Columns, examples: ExampleRows) -> Rules:
         rows=int(meta["tokens"]) + int(meta["high_norm"]),
         pre_unit=stored["pre_unit"],
         peak_token=np.nan_to_num(stored["peak_token"], nan=-1).astype(np.int64),
-        at_most=np.concatenate([quantiles, least], axis=1) * (1 + error) * (1 + ULPS),
-        below=np.concatenate([quantiles, most], axis=1) * (1 - error) * (1 - ULPS),
+        at_most=quantiles * (1 + error) * (1 + ULPS),
+        below=quantiles * (1 - error) * (1 - ULPS),
     )
-
-
-def _bands(examples: ExampleRows) -> list[str]:
-    return sorted(set(examples.part[examples.kind == "quantile"].tolist()))
 
 
 class StatisticsCheck:
@@ -60,14 +53,14 @@ class StatisticsCheck:
         self,
         meta: dict,
         stored: Columns,
-        examples: ExampleRows,
+        bands: Columns,
         floor: np.ndarray,
         counts: Counts,
         tolerance: float,
     ) -> None:
         """floor: [features], what the SAE says a pre-activation must exceed."""
         self.meta, self.stored, self.counts = meta, stored, counts
-        self.examples, self.floor, self.tolerance = examples, floor, tolerance
+        self.bands, self.floor, self.tolerance = bands, floor, tolerance
         self.n = counts.fires[0] + self._taken()
 
     def checks(self) -> list[Check]:
@@ -252,10 +245,33 @@ class StatisticsCheck:
         return tally
 
     def _bands(self) -> Tally:
-        tally = self._tally("ranks of quantile examples")
-        for number, part in enumerate(_bands(self.examples)):
-            low, high = (float(edge) for edge in part.split("-"))
-            self._rank(tally, len(QUANTILES) + number, low, high, f"band {part}")
+        """What lies below each band, and whether its edge is the nearest cell's to its rank."""
+        tally, c, b = self._tally("bands of ranks"), self.counts, self.bands
+        if len(b["feature"]) == 0:
+            return tally
+        edges = np.concatenate([[0.0], c.rules.cell_edges, [BEYOND]])
+        row = np.searchsorted(self.stored["feature"], b["feature"])
+        at = lambda i: f"{self._at(row[i])} band {b['part'][i]}"  # noqa: E731
+        cell = np.minimum(np.searchsorted(edges, b["low"]), len(edges) - 1)
+        tally.expect(edges[cell] == b["low"], at)
+        starts = np.flatnonzero(np.diff(b["feature"], prepend=-1))
+        before = np.cumsum(b["fires"]) - b["fires"]  # of this feature, bands ascending
+        before -= np.repeat(before[starts], np.diff(starts, append=len(row)))
+        below = np.zeros((2, len(self.n), len(edges)), dtype=np.int64)
+        below[:, :, 1:] = c.cells.cumsum(2)
+        self._between(tally, before, below[:, row, cell], at)
+        # How far the fires from each edge on are from what the rank asks for, in hundredths of a
+        # fire; those that noise moves, or that are not sure, may make any of them the nearest.
+        fires = self.stored["fires"].astype(np.int64)
+        unsure = np.abs(fires - c.fires[0])
+        for part in np.unique(b["part"]):
+            percent = round(100 * (1 - float(part.split("-")[0])))
+            which = np.flatnonzero(b["part"] == part)
+            of, here = row[which], (np.arange(len(which)), cell[which])
+            off = np.abs(100 * (fires[of, None] - below[0, of]) - percent * fires[of, None])
+            slack = 100 * (below[1, of] + unsure[of, None])
+            nearest = (off - slack)[here] <= (off + slack).min(1)
+            tally.expect(nearest, lambda i, which=which: at(which[i]))
         return tally
 
     # ------------------------------------------------------------ what follows

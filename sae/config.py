@@ -375,6 +375,9 @@ class TrainConfig:
 
     def _check_steps(self) -> None:
         longest = max(self.warmup, self.coefficient_warmup or 0)
+        cure = f"give {(longest + 1) * self.batch:,} tokens or more"
+        if not self.preset.startswith("small_budget") and self.n_steps > type(self).warmup:
+            cure += ", or use the small_budget preset"
         _refuse_unless(
             self.n_steps >= 1,
             f"{self.tokens:,} tokens do not fill one batch of {self.batch:,}: "
@@ -383,7 +386,7 @@ class TrainConfig:
         _refuse_unless(
             self.n_steps > longest,
             f"{self.tokens:,} tokens are {self.n_steps:,} steps, but warm-up takes {longest:,} "
-            f"(preset {self.preset}): give more tokens, or use the small_budget preset",
+            f"(preset {self.preset}): {cure}",
         )
 
 

@@ -204,7 +204,7 @@ def _at_import(body: list[ast.stmt]) -> Iterator[ast.AST]:
             yield from _at_import(node.body)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             yield from _impure_calls(node)
-        elif isinstance(node, ast.FunctionDef):
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield from _impure_calls(node.args)  # the default values
         elif isinstance(node, ast.Try):  # an optional package
             for part in (node.body, *(h.body for h in node.handlers), node.orelse):
@@ -247,7 +247,9 @@ def sql_faults(sources: dict[str, str]) -> list[str]:
             docs = {
                 id(node.body[0].value)
                 for node in ast.walk(tree)
-                if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+                if isinstance(
+                    node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+                )
                 and isinstance(node.body[0] if node.body else None, ast.Expr)
             }
             for node in ast.walk(tree):

@@ -199,13 +199,24 @@ def test_explanations_and_scores_of_the_run(finished):
 
 
 def test_a_part_of_the_features_under_a_name_of_ones_own(workspace, capsys):
-    words = f"explain one --features 3:9 --run mine --workspace {workspace}"
-    assert run.main(words.split()) == 0
-    assert run.main(f"score one --run mine --workspace {workspace}".split()) == 0
-    assert "of 6 features explained" in capsys.readouterr().out
+    mine = f"--run mine --workspace {workspace}"
+    assert run.main(f"explain one --features 3:6,8 {mine}".split()) == 0
+    assert "of 4 features explained" in capsys.readouterr().out
     root = open_root()
-    _, explanations, scores = read_results(root, workspace / "autointerp/mine/results.duckdb")
-    assert sorted(explanations) == sorted(scores) == list(range(3, 9))
+
+    def scored(features: str) -> dict:
+        assert run.main(f"score one --features {features} {mine}".split()) == 0
+        _, explanations, scores = read_results(root, workspace / "autointerp/mine/results.duckdb")
+        assert sorted(explanations) == [3, 4, 5, 8]
+        return scores
+
+    first = scored("0:5")
+    assert sorted(first) == [3, 4]
+    found = scored("5:")
+    assert sorted(found) == [3, 4, 5, 8] and found[3] == first[3], "the others keep theirs"
+    assert sorted(scored("all")) == [3, 4, 5, 8]
+    assert run.main(f"score one --features 0 {mine}".split()) == 2
+    assert "run 'mine' explains none of --features 0" in capsys.readouterr().err
     root.close()
 
 
@@ -351,10 +362,11 @@ def test_an_empty_text_argument_does_not_mean_this_folder(inputs, tmp_path, caps
         ("harvest one --tokens 0", "less than one token"),
         ("evaluate one --text /none", "no text at"),
         ("evaluate one --device gpu", "use auto, cpu or cuda"),
-        ("explain one --features 9:3", "give all, a number, or A:B"),
+        ("explain one --features 9:3", "'9:3' is none"),
         ("explain one --judge nobody", "no judge 'nobody'"),
         ("explain one --run a/b", "cannot be a name"),
         ("score one --run other", "no run 'other'"),
+        ("score one --features 9:3", "'9:3' is none"),
         ("score one --method guess", "no method 'guess'"),
     ],
 )

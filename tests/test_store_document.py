@@ -103,6 +103,9 @@ def test_columns_and_keys_named_in_prose_exist():
     columns = {t: {r[0] for r in con.execute(f"DESCRIBE {t}").fetchall()} for t in schema.FEATURES}
     meta = _keys_of_meta(REPOSITORY)
     for table, column in re.findall(r"`(\w+)\.(\w+)`", re.sub(r"```.*?```", "", TEXT, flags=re.S)):
+        if table == "lab":  # the names of two files
+            assert column in ("jsonl", "duckdb")
+            continue
         known = meta if table == "meta" else columns[table]
         assert column in known, f"{table}.{column}"
     prose = re.search(r"Everything needed to make.*?Two stores", TEXT, re.S)[0]

@@ -18,6 +18,7 @@ ARCHITECTURES = {
     "batchtopk": "BatchTopK",
     "gated": "Gated",
     "standard": "ReLU",
+    "matryoshka": "Matryoshka",
 }
 
 

@@ -5,6 +5,7 @@ In:  a value, the feature's histogram as the store keeps it. Out: shares from 0 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -31,3 +32,12 @@ def percentile(
     high = min(edges[here] if here < len(edges) else maximum, maximum)
     part = 1.0 if high <= low else min(1.0, (value - low) / (high - low))
     return (below + part * counts[here - first]) / total
+
+
+def percentile_text(share: float | None) -> str:
+    """`percentile 99.3`; more digits where ranks are dense, never rounded up to 100."""
+    if share is None:
+        return ""
+    digits = 0 if share < 0.99 else 1 if share < 0.999 else 2
+    floor = math.floor(100 * share * 10**digits + 1e-9) / 10**digits
+    return f"percentile {floor:.{digits}f}" if share < 1 else "the corpus maximum"

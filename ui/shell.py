@@ -26,12 +26,14 @@ from data.errors import WorkspaceError
 from data.features_store import FeatureStore
 from data.jobs import Jobs
 from data.lab import Lab
+from data.marks_store import LabMarks
 from data.neighbours_store import MapStore, NeighboursStore
 from data.schema import Root
 from data.workspace import Workspace
 from ui import cards
 
 STYLES = Path(__file__).with_name("styles")
+FIRST = "overview"
 FAVICON = Path(__file__).with_name(
     "favicon.png"
 )  # of our own: icons and emoji by name are fetched from afar
@@ -55,6 +57,12 @@ export default function (component) {
   parentElement.replaceChildren(box)
 }
 """
+
+
+PART = r"[^\s/'\":,()]+"
+OURS = "activations|autointerp|jobs|llm_cache|saes|studies"  # folders of a workspace
+IN_WORKSPACE = re.compile(rf"(?<![\w.:/])/(?:{PART}/)*?((?:{OURS})/{PART})")
+ANYWHERE = re.compile(rf"(?<![\w.:/])/(?:{PART}/)*({PART})")
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,9 @@ class Shell:
 
     def store(self) -> FeatureStore:
         """The feature store of the chosen SAE; StoreError if it cannot be read."""
-        return FeatureStore(self.root, self._features, self.workspace.results(self.sae))
+        results = self.workspace.results(self.sae)
+        marks = LabMarks(self.root, self.lab, self.sae)
+        return FeatureStore(self.root, self._features, results, marks)
 
     def effects(self) -> EffectsStore | None:
         """What ablation says of the harvest's features; None: not computed."""
@@ -126,7 +136,8 @@ class Shell:
         """The address of a page, for a link in HTML; it opens without a new session."""
         about = sae or self.sae
         chosen = {} if about is None else {"sae": about}
-        return f"{page}?{urlencode({**chosen, **params})}"
+        place = "./" if page == FIRST else page  # Streamlit serves its first page at the root only
+        return f"{place}?{urlencode({**chosen, **params})}"
 
 
 @functools.cache
@@ -232,28 +243,15 @@ def plain(text: str) -> str:
 
 def show_error(error: Exception) -> None:
     """A mendable error, in place; its message holds the cure."""
-    st.error(plain(str(error)))
+    st.error(plain(without_paths(str(error))))
+
+
+def without_paths(text: str) -> str:
+    """A message without the folders of this machine: of a path its last part, and before it those
+    from the workspace's own folders on."""
+    return ANYWHERE.sub(r"\1", IN_WORKSPACE.sub(r"\1", text))
 
 
 def not_yet(what: str, command: str) -> None:
     """Says that a part is absent, and the command that makes it."""
     st.info(f"{what}: `{command}`")
-
-
-def welcome(workspace: Workspace) -> None:
-    """The one page of an empty workspace."""
-    st.title("No sparse autoencoder here yet")
-    st.write(
-        "A sparse autoencoder (SAE) splits a language model’s activations into features. Train "
-        "one, and its features appear here."
-    )
-    st.markdown("**The quick way**, on the embedded language model, a few minutes on a laptop:")
-    st.code("make demo", language="bash")
-    st.markdown("**On your own model and text:**")
-    st.code(
-        "python run.py train --name my-sae --lm PATH_OR_HUB_ID --site resid_post.2 --text TEXT\n"
-        "python run.py evaluate my-sae\n"
-        "python run.py harvest my-sae",
-        language="bash",
-    )
-    st.caption(plain(f"Workspace: {workspace.root}"))

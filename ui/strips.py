@@ -4,8 +4,10 @@ In:  examples, or the pieces of data/token_text.py, and the feature's corpus max
 Out: HTML strings (or plain segments for the clickable strip); ui/styles gives them colour.
 
 Three rules. Tokens are bytes: neighbours that share one UTF-8 character are one piece with the
-larger activation. Colour is fixed to the feature's corpus maximum, never to the rows on show, so
-a weak example looks weak. Only active tokens and the peak get an element; the rest is plain text.
+larger activation. Colour is fixed to the feature's corpus maximum and not to the rows on show, so
+a weak example looks weak (unless a reader asks for each row's own scale). Only active tokens and
+the peak get an element; the rest is plain text. An active token's value shows under the mouse and
+under keyboard focus: ui/styles draws the attribute data-t.
 """
 
 from __future__ import annotations
@@ -13,15 +15,20 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from data.records import Example
 from data.token_text import Piece, around, invisible, mark, pieces, raw, token_text, visible
+from data.windows import bounds
+from ui.percentiles import percentile_text
 
 __all__ = ["Piece", "around", "pieces", "raw", "token_text", "visible"]  # for those who draw
 
-LEVELS = 10  # colour classes a1..a10 of styles/tokens.css
+LEVELS = 10  # colour classes a1..a10 (and n1..n10, below zero) of styles/tokens.css
+LEAST = 0.02  # share of the largest change below which a token stays bare
+LONGEST = 60  # characters of a token in its tooltip
+Rank = Callable[[float], float | None]  # activation -> its percentile, from 0 to 1
 
 
 def level(value: float, maximum: float | None) -> int:
@@ -48,12 +55,24 @@ def _inner(text: str, breaks: bool, active: bool) -> str:
     return "".join(out)
 
 
-def _title(piece: Piece, maximum: float) -> str:
-    share = 100 * piece.value / maximum
-    return html.escape(f"{visible(piece.text)} · {piece.value:.4g} · {share:.0f} % of maximum")
+def about(text: str, value: str, where: str = "") -> str:
+    """What is told of a token under the mouse or the keyboard's focus."""
+    name = visible(text) or "∅"
+    name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    return " · ".join(part for part in (name, value, where) if part)
 
 
-def _element(piece: Piece, maximum: float | None, peak: int | None, breaks: bool) -> str:
+def _tip(piece: Piece, maximum: float, rank: Rank | None) -> str:
+    if rank is None:
+        where = f"{100 * piece.value / maximum:.0f} % of maximum"
+    else:
+        where = percentile_text(rank(piece.value))
+    return html.escape(about(piece.text, f"{piece.value:.4g}", where))
+
+
+def _element(
+    piece: Piece, maximum: float | None, peak: int | None, breaks: bool, rank: Rank | None
+) -> str:
     """One piece: bare text if silent, a <mark> if active; a badge if special; the peak marked."""
     shade = level(piece.value, maximum)
     inner = _inner(piece.text or "∅" * (shade > 0), breaks, active=shade > 0)
@@ -62,22 +81,56 @@ def _element(piece: Piece, maximum: float | None, peak: int | None, breaks: bool
     if not shade:
         return f'<span class="{names[1:]}">{inner}</span>' if names else inner
     names = f"a{shade}{names}"
-    return f'<mark class="{names}" tabindex="0" title="{_title(piece, maximum)}">{inner}</mark>'
+    return (
+        f'<mark class="{names}" tabindex="0" data-t="{_tip(piece, maximum, rank)}">{inner}</mark>'
+    )
 
 
 def strip(
-    row: Sequence[Piece], maximum: float | None, peak: int | None = None, breaks: bool = False
+    row: Sequence[Piece],
+    maximum: float | None,
+    peak: int | None = None,
+    breaks: bool = False,
+    rank: Rank | None = None,
 ) -> str:
     """Running text with active tokens coloured. maximum: the feature's largest activation."""
-    return "".join(_element(piece, maximum, peak, breaks) for piece in row)
+    return "".join(_element(piece, maximum, peak, breaks, rank) for piece in row)
 
 
-def kwic(row: Sequence[Piece], maximum: float | None, peak: int) -> str:
+def signed(
+    row: Sequence[Piece],
+    change: Mapping[int, float],
+    largest: float,
+    unit: str,
+    peak: int | None = None,
+) -> str:
+    """Running text coloured by what changes at each token: orange above zero, blue below.
+
+    change: token position -> value; positions it lacks were not measured and stay bare. largest:
+    the size that gets the full colour. Of tokens that share a character the larger change shows.
+    """
+    out = []
+    for piece in row:
+        there = [change[at] for at in range(piece.first, piece.last + 1) if at in change]
+        value = max(there, key=abs, default=0.0)
+        shade = level(abs(value), largest) if abs(value) >= largest * LEAST else 0
+        here = " pk" * (peak is not None and piece.first <= peak <= piece.last)
+        inner = _inner(piece.text or "∅" * (shade > 0), False, active=shade > 0)
+        if shade:
+            tip = html.escape(about(piece.text, f"{value:+.3g} {unit}"))
+            name = f"{'a' if value > 0 else 'n'}{shade}{here}"
+            out.append(f'<mark class="{name}" tabindex="0" data-t="{tip}">{inner}</mark>')
+        else:
+            out.append(f'<span class="pk">{inner}</span>' if here else inner)
+    return "".join(out)
+
+
+def kwic(row: Sequence[Piece], maximum: float | None, peak: int, rank: Rank | None = None) -> str:
     """Three cells, the piece with token `peak` in the middle (keyword in context)."""
     left = [piece for piece in row if piece.last < peak]
     middle = [piece for piece in row if piece.first <= peak <= piece.last]
     right = [piece for piece in row if piece.first > peak]
-    cells = (strip(part, maximum, peak) for part in (left, middle, right))
+    cells = (strip(part, maximum, peak, rank=rank) for part in (left, middle, right))
     return "".join(
         f'<div class="{name}"><span>{cell}</span></div>'
         for name, cell in zip(("kl", "km", "kr"), cells, strict=True)
@@ -98,6 +151,8 @@ class Line:
     clipped_right: bool
     copies: int = 1  # tokens of the corpus with the same text around them that it stands for
     note: str = ""  # beside the value, where that alone says too little
+    again: bool = False  # its document stands further up in the list
+    link: str = ""  # address of the Prompt page with its text
 
 
 def lines(
@@ -107,45 +162,89 @@ def lines(
 
     tokens: (bytes, special) of each id that occurs. Characters at the window's ends stay whole.
     """
-    out = []
+    out, seen = [], set()
     for example in found:
-        whole = pieces([tokens[token] for token in example.ids], example.values)
-        row = around(whole, example.peak, width)
+        row = around_peak([tokens[token] for token in example.ids], example.values, example.peak,
+                          width)  # fmt: skip
         place = (example.document, example.start + example.peak, example.use)
-        clipped = (row[0].first > whole[0].first, row[-1].last < whole[-1].last)
-        line = Line(row, example.peak, example.max, *place, *clipped, copies=example.copies)
+        clipped = (row[0].first > 0, row[-1].last < len(example.ids) - 1)
+        again = example.doc in seen
+        line = Line(row, example.peak, example.max, *place, *clipped, example.copies, again=again)
         out.append(line)
+        seen.add(example.doc)
     return out
 
 
+def around_peak(
+    tokens: Sequence[tuple[bytes, bool]], values: Sequence[float], peak: int, width: int | None
+) -> list[Piece]:
+    """`around(pieces(tokens, values), peak, width)`, without making pieces of the whole context:
+    a piece can only begin at a token that does not go on with a character."""
+    low, high = first, last = bounds(len(tokens), peak, width)
+    while low > 0 and _goes_on(tokens[low]):
+        low -= 1
+    while high < len(tokens) and _goes_on(tokens[high]):
+        high += 1
+    found = pieces(tokens[low:high], values[low:high])
+    moved = [replace(p, first=p.first + low, last=p.last + low) for p in found] if low else found
+    return [piece for piece in moved if piece.last >= first and piece.first < last]
+
+
+def _goes_on(token: tuple[bytes, bool]) -> bool:
+    """Whether it begins with bytes that belong to a character begun before."""
+    return not token[1] and token[0][:1] > b"\x7f" and token[0][:1] < b"\xc0"
+
+
 def examples(
-    lines: Sequence[Line], maximum: float | None, centre: bool = False, breaks: bool = False
+    lines: Sequence[Line],
+    maximum: float | None,
+    centre: bool = False,
+    breaks: bool = False,
+    rank: Rank | None = None,
+    own_scale: bool = False,
 ) -> str:
-    """A list of examples: value, document and split on the left, the strip on the right."""
+    """A list of examples: value, document and split on the left, the strip on the right.
+
+    own_scale: each row's colours end at its own maximum.
+    """
     out = []
     for line in lines:
-        name, short = html.escape(line.document), html.escape(_short(line.document))
-        note = f'<span class="ex-note">{html.escape(line.note)}</span>' if line.note else ""
-        if line.copies > 1:
-            title = f"stands for {line.copies:,} tokens with the same text around them"
-            note += f'<span class="ex-note" title="{title}">×{line.copies:,}</span>'
-        meta = (
-            f'<div class="ex-meta"><span class="ex-max">{line.value:.3g}</span>{note}'
-            f'<span class="ex-doc" title="{name}, token {line.position}">{short}'
-            f'<span class="ex-pos">:{line.position}</span></span>'
-            f'<span class="ex-use use-{html.escape(line.use)}" title="'
-            f'{_USES.get(line.use, "")}">{html.escape(line.use)}</span></div>'
-        )
+        top = max((piece.value for piece in line.row), default=None) if own_scale else maximum
         if centre:
-            body = f'<div class="kwic">{kwic(line.row, maximum, line.peak)}</div>'
+            body = f'<div class="kwic">{kwic(line.row, top, line.peak, rank)}</div>'
         else:
-            text = strip(line.row, maximum, line.peak, breaks)
+            text = strip(line.row, top, line.peak, breaks, rank)
             left = "<i>…</i>" if line.clipped_left else ""
             right = "<i>…</i>" if line.clipped_right else ""
             kind = "strip breaks" if breaks else "strip"
             body = f'<div class="{kind}" dir="auto">{left}{text}{right}</div>'
-        out.append(f'<div class="ex">{meta}{body}</div>')
+        again = " again" * line.again
+        out.append(f'<div class="ex{again}">{_meta(line)}{body}</div>')
     return f'<div class="exs">{"".join(out)}</div>'
+
+
+def _meta(line: Line) -> str:
+    """Where an example is from, and what else is known of it."""
+    name, short = html.escape(line.document), html.escape(_short(line.document))
+    note = f'<span class="ex-note">{html.escape(line.note)}</span>' if line.note else ""
+    if line.copies > 1:
+        title = f"stands for {line.copies:,} tokens with the same text around them"
+        note += f'<span class="ex-note" title="{title}">×{line.copies:,}</span>'
+    if line.again:
+        title = "this document is shown above already"
+        note += f'<span class="ex-note" title="{title}">shown above</span>'
+    go = ""
+    if line.link:
+        address = html.escape(line.link)
+        go = (f'<a class="ex-go" data-go href="{address}" title="Open its text on the Prompt page"'
+              ' aria-label="Open in Prompt">↗</a>')  # fmt: skip
+    return (
+        f'<div class="ex-meta"><span class="ex-max">{line.value:.3g}</span>{note}'
+        f'<span class="ex-doc" title="{name}, token {line.position}">{short}'
+        f'<span class="ex-pos">:{line.position}</span></span>'
+        f'<span class="ex-use use-{html.escape(line.use)}" title="'
+        f'{_USES.get(line.use, "")}">{html.escape(line.use)}</span>{go}</div>'
+    )
 
 
 _USES = {

@@ -68,6 +68,7 @@ class MadeUp:
             "doc": timed(self._docs, docs),
             "feature": timed(self._features, blocks),
             "logit": timed(self._logits, blocks),
+            "band": timed(self._bands, blocks),
             "example": timed(self._examples, blocks),
         }
 
@@ -100,8 +101,8 @@ class MadeUp:
     def _features(self, lo: int, hi: int) -> pa.Table:
         rng, n = self._rng(3, lo), hi - lo
         tokens = int(self.lengths.sum())
-        density = np.where(rng.random(n) < 0.02, 0, np.exp(rng.normal(-7, 2, n)).clip(1e-7, 0.6))
-        fires = (density * tokens).astype(np.int64)
+        fires = self._fires(rng, n)
+        density = fires / tokens
         dead = fires == 0
         bins = np.where(dead, 0, rng.integers(1, 40, n))
         hist = np.repeat(fires / np.maximum(bins, 1), bins).astype(np.int64)
@@ -115,7 +116,7 @@ class MadeUp:
         numbers = ("mean", "sd", "skew", "kurtosis", "q10", "q50", "q90", "q99", "outlier_share")
         return pa.table({
             "feature": pa.array(np.arange(lo, hi), pa.int32()), "fires": fires,
-            "density": fires / tokens, "total": fires * 1.7, "total_squares": fires * 3.9,
+            "density": density, "total": fires * 1.7, "total_squares": fires * 3.9,
             **{name: optional(rng.lognormal(0, 1, n)) for name in numbers},
             "max": optional(rng.lognormal(1, 1, n), pa.float32()),
             "quantile_error": optional(np.full(n, 0.0625)),
@@ -131,6 +132,21 @@ class MadeUp:
             "pre_counts": _lists(pre, np.full(n, 102), pa.int64()),
             "pre_unit": pa.array(rng.random(n), pa.float32()),
             "positions": _lists(places, np.full(n, 10), pa.int64()),
+        })  # fmt: skip
+
+    def _fires(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        density = np.where(rng.random(n) < 0.02, 0, np.exp(rng.normal(-7, 2, n)).clip(1e-7, 0.6))
+        return (density * int(self.lengths.sum())).astype(np.int64)
+
+    def _bands(self, lo: int, hi: int) -> pa.Table:
+        fires = self._fires(self._rng(3, lo), hi - lo)  # the same as in `_features`
+        alive = np.flatnonzero(fires)
+        above = np.round(fires[alive, None] * [0.5, 0.1, 0.01]).astype(np.int64)
+        held = -np.diff(above, prepend=fires[alive, None], append=0, axis=1)
+        return pa.table({
+            "feature": pa.array(np.repeat(alive + lo, 4), pa.int32()),
+            "part": np.tile(np.array(sorted(BANDS)), len(alive)),
+            "low": np.tile([0.0, 1.0, 3.5, 9.0], len(alive)), "fires": held.ravel(),
         })  # fmt: skip
 
     def _logits(self, lo: int, hi: int) -> pa.Table:

@@ -1,42 +1,42 @@
-"""What a judge can be asked: explain a feature, simulate its activations, detect where it fires.
+"""What a judge can be asked; judges are language models, people or baselines.
 
-In:  stretches of text as token ids, with activations for explaining. Out: an `Explanation`, or
-     predictions. Judges are language models, people, or baselines; whoever scores them cannot tell.
+In:  tasks (interp/judges/tasks.py), many at once, so that one who waits for a service can wait for
+     all together. Out: one outcome a task, in order. Whoever scores them cannot tell who judged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from data.records import Example, Explanation
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One predicted activation per token of a window. status: ok | failed (values is None)."""
-
-    values: tuple[float, ...] | None
-    status: str = "ok"
-    reason: str = ""
+from data.records import Explanation
+from interp.judges.tasks import (
+    Answer,
+    DetectTask,
+    EstimateTask,
+    ExplainTask,
+    IntruderTask,
+    SimulateTask,
+)
 
 
 class Judge(Protocol):
-    """One that explains and predicts. A failure is an outcome with its reason, never a zero."""
+    """One that explains and predicts."""
 
     name: str
     is_language_model: bool
 
-    def explain(self, feature: int, examples: Sequence[Example]) -> Explanation:
-        """Says what the feature stands for, from examples of the `explain` split only."""
+    def explain(self, tasks: Sequence[ExplainTask]) -> list[Explanation]:
+        """What each feature stands for."""
 
-    def simulate(
-        self, explanation: Explanation, windows: Sequence[Sequence[int]]
-    ) -> list[Prediction]:
-        """Predicts the activation of every token of every window (token ids)."""
+    def simulate(self, tasks: Sequence[SimulateTask]) -> list[Answer]:
+        """A level from 0 to 10 for each token; baselines may say fractions."""
 
-    def detect(
-        self, explanation: Explanation, windows: Sequence[Sequence[int]]
-    ) -> list[float | None]:
-        """Score in [0, 1] that the feature fires somewhere in each window; None where it failed."""
+    def estimate(self, tasks: Sequence[EstimateTask]) -> list[Answer]:
+        """The largest level of each window."""
+
+    def detect(self, tasks: Sequence[DetectTask]) -> list[Answer]:
+        """How probably the feature fires there, or the marks are its own."""
+
+    def intrude(self, tasks: Sequence[IntruderTask]) -> list[Answer]:
+        """Which window does not belong, from 0."""

@@ -18,7 +18,7 @@ class ExplainTask:
     """Say what a feature stands for. All examples are of the `explain` split."""
 
     feature: int
-    protocol: str  # a key of interp.explain.PROTOCOLS
+    protocol: str  # a key of interp.protocols.explain.PROTOCOLS
     firing: tuple[Example, ...]  # windows in which the feature fires, strongest first
     silent: tuple[Example, ...]  # windows in which it does not; near misses in `contrastive`
     maximum: float  # its largest activation in the corpus

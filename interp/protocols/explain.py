@@ -25,7 +25,7 @@ from interp.passages import (
     strong_places,
     with_levels,
 )
-from interp.protocols.few_shot import SHOWN, Shown, Tokens
+from interp.protocols.few_shot import Shown, Tokens, shown
 from interp.protocols.replies import Unreadable, entry, structure
 
 VERSION = 1
@@ -64,9 +64,9 @@ def messages(task: ExplainTask, vocabulary: Vocabulary) -> tuple[Message, ...]:
     write = PROTOCOLS[task.protocol]
     system = f"{OPENING}\n\n{NOTATION[task.protocol]}\n\n{RULES}"
     turns = [Message("system", system)]
-    for shown in SHOWN:
-        turns.append(Message("user", _made_up(task.protocol, shown)))
-        turns.append(Message("assistant", f'{{"explanation": {_json(shown.explanation)}}}'))
+    for one in shown():
+        turns.append(Message("user", _made_up(task.protocol, one)))
+        turns.append(Message("assistant", f'{{"explanation": {_json(one.explanation)}}}'))
     return (*turns, Message("user", write(task, vocabulary)))
 
 
@@ -132,17 +132,17 @@ def _names(ids: Sequence[int], vocabulary: Vocabulary) -> str:
 # ---------------------------------------------------------------- the worked answers
 
 
-def _made_up(protocol: str, shown: Shown) -> str:
+def _made_up(protocol: str, one: Shown) -> str:
     """The same notation for a made-up feature."""
-    words = [name for tokens in (*shown.firing, *shown.silent) for name, _ in tokens]
-    raised = [f" {name}" for name in shown.raises]
+    words = [name for tokens in (*one.firing, *one.silent) for name, _ in tokens]
+    raised = [f" {name}" for name in one.raises]
     ids = {name: n for n, name in enumerate(dict.fromkeys([*words, *raised]))}
     vocabulary = {n: (name.encode(), False) for name, n in ids.items()}
     task = ExplainTask(
         feature=0,
         protocol=protocol,
-        firing=tuple(_example(tokens, ids) for tokens in shown.firing),
-        silent=tuple(_example(tokens, ids) for tokens in shown.silent),
+        firing=tuple(_example(tokens, ids) for tokens in one.firing),
+        silent=tuple(_example(tokens, ids) for tokens in one.silent),
         maximum=10.0,
         raises=tuple(ids[name] for name in raised),
     )

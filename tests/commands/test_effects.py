@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +185,31 @@ def test_again_it_tells_what_it_kept_and_replace_gives_the_same_content(workspac
     assert [p for p in path.parent.iterdir() if p.name.startswith(".")] == []
 
 
+def test_a_file_that_cannot_be_read_is_measured_anew(workspace, capsys):
+    words = "one --features 0:6 --per-feature 1"
+    _run(workspace, words, capsys)
+    path = workspace.extra("one", "effects")[0]
+    content = _open(workspace).meta["content_hash"]
+    os.truncate(path, 5000)
+    code, out, _ = _run(workspace, words, capsys)
+    assert code == 0 and "wrote" in out
+    assert workspace.extra("one", "effects")[0] == path
+    assert _open(workspace).meta["content_hash"] == content
+
+
+def test_a_full_disk_ends_it_in_one_sentence(workspace, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        code, _, told = _run(workspace, "one --features 0:6 --seed 77", capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    last = told.splitlines()[-1]
+    assert code == 2 and last.startswith("StoreError: ") and "free some space" in last
+    extra = workspace.sae("one") / "extra"
+    assert [p for p in extra.iterdir() if p.name.startswith(".")] == []
+
+
 def test_the_batch_moves_the_last_digits_only(workspace, capsys):
     scores = []
     for batch in (1, 7):
@@ -213,7 +240,7 @@ def test_examples_are_read_with_their_own_context(workspace):
 def test_the_parts_of_a_kind_take_turns(workspace):
     root, path = schema.open_root(), workspace.feature_store("one")
     for n, parts in [(1, {"0-0.5"}), (2, {"0-0.5", "0.5-0.9"})]:
-        found = stretches(root, path, range(1), ("quantile",), n)
+        found = stretches(root, path, [0], ("quantile",), n)
         assert {s.part for s in found} == parts and len(found) == n
     assert stretches(root, path, range(0), ("top",), 5) == []
 
@@ -251,7 +278,7 @@ def test_an_effects_store_is_no_features_store_and_a_missing_one_is_told(workspa
     ("words", "says"),
     [
         ("nobody", "no SAE 'nobody'"),
-        ("one --features 32", "give all, a number, or A:B within 0 to 32"),
+        ("one --features 32", "this SAE has features 0 to 31, and '32' is not"),
         ("one --per-feature 0", "--per-feature 0: give 1 or more"),
         ("one --kinds top,best", "no examples of kind 'best': choose from top, quantile"),
         ("one --features 0 --seed 3 --batch 0", "--batch 0: give 1 or more"),

@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import run
-from commands.export import FEATURES, feature_list
-from data.errors import WorkspaceError
+from commands.export import FEATURES
 from tests.data import handmade
 from tests.ui import small_store
 
@@ -42,8 +41,8 @@ def test_tables(root, tmp_path, capsys, format):
     out = tmp_path / "new" / "folder"
     assert _do(root, "hand", "--format", format, "--out", out, "--features", "1,3:5") == 0
     names = sorted(path.name for path in out.iterdir())
-    tables = [f"{table}.{format}" for table in ("doc", "example", "feature", "logit", "token")]
-    assert names == sorted([*tables, "meta.json"])
+    tables = ("band", "doc", "example", "feature", "logit", "token")
+    assert names == sorted([*(f"{table}.{format}" for table in tables), "meta.json"])
     assert capsys.readouterr().out == f"wrote {out}: {', '.join(names)}\n"
     assert json.loads((out / "meta.json").read_text())["export"]["features"] == 3
     assert [path.name for path in out.parent.iterdir()] == ["folder"]
@@ -162,15 +161,6 @@ def test_a_name_that_is_taken_meanwhile_is_kept(root, tmp_path, capsys, monkeypa
     assert "cannot be written" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert [path.name for path in out.iterdir()] == ["theirs"]
-
-
-def test_lists_of_features():
-    assert feature_list("all", 4) == feature_list(":", 4) == feature_list("0:4", 4) == [0, 1, 2, 3]
-    assert feature_list("2:", 4) == [2, 3] and feature_list(":2", 4) == [0, 1]
-    assert feature_list("3, 1,1:2", 4) == [1, 3], "sorted, each once"
-    for text in ("", "4", "-1", "1:1", "2:1", "0:5", "1:2:3", "1,,2", "1.5", "²", "a", "9" * 5000):
-        with pytest.raises(WorkspaceError, match="--features"):
-            feature_list(text, 4)
 
 
 def test_every_feature_format_is_tested_here():

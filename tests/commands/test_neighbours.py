@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 
@@ -217,6 +218,20 @@ def test_the_same_again_is_the_same_and_is_not_made_twice(workspace, root, capsy
     assert _run(workspace, *command[:3], "--seed", 6) == 0
     assert len(workspace.extra("one", "neighbours")) == 2
     assert _store(workspace, root, "one").meta["content_hash"] != first["content_hash"]
+
+
+def test_files_that_cannot_be_read_are_made_anew(workspace, root, capsys):
+    command = ("one", "--tokens", 0)
+    assert _run(workspace, *command) == 0
+    paths = [workspace.extra("one", kind)[0] for kind in ("neighbours", "map")]
+    before = _store(workspace, root, "one").meta["content_hash"]
+    for path in paths:
+        os.truncate(path, 5000)
+    capsys.readouterr()
+    assert _run(workspace, *command) == 0
+    told = capsys.readouterr().out
+    assert all(f"wrote {path}" in told for path in paths)
+    assert _store(workspace, root, "one").meta["content_hash"] == before
 
 
 def test_directions_alone_need_no_model(workspace, root, monkeypatch):

@@ -12,36 +12,14 @@ import run
 from commands import progress
 from commands.app import free_port
 from commands.capture import anywhere
-from commands.judges import feature_range, judge_named
 from commands.progress import track
 from data.errors import WorkbenchError
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("all", range(8)),
-        ("3", range(3, 4)),
-        ("0", range(0, 1)),
-        ("2:5", range(2, 5)),
-        (":5", range(0, 5)),
-        ("5:", range(5, 8)),
-        (":", range(0, 8)),
-    ],
-)
-def test_feature_ranges(text, expected):
-    assert feature_range(text, 8) == expected
-
-
-@pytest.mark.parametrize("text", ["8", "-1", "5:2", "3:3", "0:9", "a", "1:2:3", "", "1.5", "2,3"])
-def test_feature_ranges_that_are_refused(text):
-    with pytest.raises(WorkbenchError, match="give all, a number, or A:B within 0 to 8"):
-        feature_range(text, 8)
+from interp.judges.opened import open_judge
 
 
 def test_an_unknown_judge_is_refused():
-    with pytest.raises(WorkbenchError, match="no judge 'nobody': there is lexical"):
-        judge_named("nobody", None)
+    with pytest.raises(WorkbenchError, match="no language-model judge 'nobody'.*gemini:MODEL"):
+        open_judge("nobody", {}, Path("replies"))
 
 
 def test_local_paths_become_absolute_and_names_stay(tmp_path, monkeypatch):

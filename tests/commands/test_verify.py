@@ -42,7 +42,7 @@ def told(workspace, capsys, **options) -> tuple[int, dict]:
 
 
 def test_a_full_recompute_finds_no_difference(harvested, capsys):
-    code, found = told(harvested, capsys, features="all", examples="all", statistics="yes")
+    code, found = told(harvested, capsys, sample="all", examples="all", statistics="yes")
     assert code == 0 and found["wrong"] == 0
     con = duckdb.connect(str(harvested.feature_store("one")), read_only=True)
     n = con.execute("SELECT count(*) FROM example").fetchone()[0]
@@ -54,18 +54,20 @@ def test_a_full_recompute_finds_no_difference(harvested, capsys):
 
 
 def test_a_sample_says_that_it_is_one(harvested, capsys):
-    code, found = told(harvested, capsys, features="5", examples=4)
+    code, found = told(harvested, capsys, sample=5, examples=4)
     assert code == 0
     assert found["checks"]["example windows"]["compared"] == 20
     assert "looked at at most 4 examples of each of 5 of 32 features" in found["notes"]
     assert any("--statistics yes" in note for note in found["notes"])
     assert "fires" not in found["checks"]
-    code, found = told(harvested, capsys, features="3:6", examples=4, statistics="yes")
+    code, found = told(harvested, capsys, features="3:5,9", examples=4, statistics="yes")
     assert code == 0 and found["checks"]["fires"]["compared"] == 6
+    code, found = told(harvested, capsys, features="3:9", sample=2, statistics="yes")
+    assert code == 0 and found["checks"]["fires"]["compared"] == 4
 
 
 def test_the_table_ends_with_the_verdict(harvested, capsys):
-    args = ["verify", "one", "--features", "4", "--device", "cpu", "--workspace"]
+    args = ["verify", "one", "--sample", "4", "--device", "cpu", "--workspace"]
     assert door.main([*args, str(harvested.root)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "no difference"
@@ -78,7 +80,7 @@ def test_a_changed_row_is_found(own, capsys):
     con.execute("UPDATE feature SET total = total * 1.01 WHERE feature = 7")
     con.execute("UPDATE example SET pre = pre + 0.05 WHERE feature = 3 AND kind = 'random'")
     con.close()
-    code, found = told(own, capsys, features="all", statistics="yes")
+    code, found = told(own, capsys, sample="all", statistics="yes")
     # The hash of the content gives it away before any number is computed.
     assert code == 1 and set(found["checks"]) == {"made from this SAE and model"}
     assert found["checks"]["made from this SAE and model"]["where"].startswith("content_hash: ")
@@ -86,7 +88,7 @@ def test_a_changed_row_is_found(own, capsys):
     hashed = json.dumps(_content_hash(con))
     con.execute("UPDATE meta SET value = ? WHERE key = 'content_hash'", [hashed])
     con.close()
-    code, found = told(own, capsys, features="all", examples="all", statistics="yes")
+    code, found = told(own, capsys, sample="all", examples="all", statistics="yes")
     assert code == 1
     bad = {name: check for name, check in found["checks"].items() if check["wrong"]}
     assert set(bad) == {"sums", "example pre-activations"}
@@ -136,9 +138,9 @@ def test_an_sae_that_was_never_harvested(own):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"features": "0"}, "--features '0': give all, how many, or A:B"),
+        ({"sample": 0}, "--sample 0: give 1 or more, or all"),
         ({"features": "some"}, "--features 'some'"),
-        ({"features": "5:99"}, "within 0 to 32"),
+        ({"features": "5:99"}, "has features 0 to 31"),
         ({"examples": 0}, "--examples 0: give 1 or more, or all"),
         ({"tolerance": 0.0}, "--tolerance 0"),
     ],
@@ -149,12 +151,16 @@ def test_bad_arguments_are_refused(harvested, options, says):
 
 
 def test_what_is_drawn_follows_the_seed():
-    assert _chosen("all", 5, 0).tolist() == [0, 1, 2, 3, 4]
-    assert _chosen("1:3", 5, 0).tolist() == [1, 2]
-    assert _chosen("9", 5, 0).tolist() == [0, 1, 2, 3, 4]
-    one, two = _chosen("50", 1000, 1), _chosen("50", 1000, 2)
-    assert len(np.unique(one)) == 50 and (np.diff(one) > 0).all() and set(one) != set(two)
-    assert _chosen("50", 1000, 1).tolist() == one.tolist()
+    def chosen(d_sae, **options):
+        return _chosen(Verify("one", **options), d_sae).tolist()
+
+    assert chosen(5) == chosen(5, sample="all") == chosen(5, sample=9) == [0, 1, 2, 3, 4]
+    assert chosen(5, features="1:3,4", sample="all") == [1, 2, 4]
+    one, two = (chosen(1000, sample=50, seed=seed) for seed in (1, 2))
+    assert len(set(one)) == 50 and one == sorted(one) and set(one) != set(two)
+    assert chosen(1000, sample=50, seed=1) == one
+    some = chosen(1000, features="900:", sample=7)
+    assert len(set(some)) == 7 and min(some) >= 900
     feature = np.repeat([3, 4, 9], [2, 30, 30])
     rows = _drawn(feature, 5, 0)
     assert np.unique(feature[rows], return_counts=True)[1].tolist() == [2, 5, 5]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from data import schema
+from data.features_store import BANDS as PARTS
 from data.features_store import write_features
 from data.records import Explanation, Score
 from data.runs_store import write_results
@@ -51,6 +52,13 @@ EXAMPLES = [
     (2, "top", "", 0, 2, 1, 2, 0, 2.5, 2.5, 1.0, 1, [0, 1], [2.5, 2.0]),
     (3, "top", "", 0, 1, 1, 2, 0, 9.0, 9.0, 1.0, 1, [0], [9.0]),
 ]
+# feature -> where its bands of ranks begin, and the fires in each, the weakest first
+BANDS = {
+    1: ((0.0, 25), (0.75, 20), (1.5, 4), (2.0, 1)),
+    2: ((0.0, 250), (2.0, 200), (2.25, 45), (2.5, 5)),
+    3: ((0.0, 4), (0.5, 3), (9.25, 0), (9.25, 0)),
+    4: ((0.0, 25), (0.5, 20), (0.75, 4), (1.0, 1)),
+}
 EXAMPLE_COLUMNS = (
     "feature kind part rank doc start length peak max pre inclusion copies act_index act_value"
 )
@@ -58,7 +66,7 @@ META = {"sae": "hand", "hist_edges": [0.0, 1.0, 2.0], "seed": 3, "tokens": 1000}
 
 
 def rows() -> dict[str, list[dict]]:
-    """The five tables as lists of rows; a fresh copy each time."""
+    """The tables as lists of rows; a fresh copy each time."""
     names = "feature fires density mean max theta peak_token peak_share".split()
     features = [dict(zip(names, row, strict=True)) for row in FEATURES]
     for row in features:
@@ -88,7 +96,12 @@ def rows() -> dict[str, list[dict]]:
     ]  # fmt: skip
     docs = [{**doc, "min_hash": 2**63 + doc["doc"], "n_tokens": len(doc["ids"])} for doc in DOCS]
     examples = [dict(zip(EXAMPLE_COLUMNS.split(), row, strict=True)) for row in EXAMPLES]
-    tables = {"token": TOKENS, "doc": docs, "feature": features, "logit": logits}
+    bands = [
+        {"feature": feature, "part": part, "low": low, "fires": fires}
+        for feature, given in BANDS.items()
+        for part, (low, fires) in zip(sorted(PARTS), given, strict=True)
+    ]
+    tables = {"token": TOKENS, "doc": docs, "feature": features, "logit": logits, "band": bands}
     return copy.deepcopy(tables | {"example": examples})
 
 

@@ -106,7 +106,7 @@ def test_every_row_comes_back_in_the_order_of_its_key(export, format):
 @pytest.mark.parametrize("format", FORMATS)
 def test_some_features_bring_their_documents_and_all_tokens(export, format):
     folder, counts = export(format, [3, 2])
-    assert counts == {"token": 5, "doc": 2, "feature": 2, "logit": 4, "example": 2}
+    assert counts == {"token": 5, "doc": 2, "feature": 2, "logit": 4, "band": 8, "example": 2}
     assert [row["feature"] for row in _back(folder, "feature", format)] == [2, 3]
     assert {row["doc"] for row in _back(folder, "doc", format)} == {1, 2}
     about = json.loads((folder / "meta.json").read_text("utf-8"))["export"]
@@ -115,7 +115,7 @@ def test_some_features_bring_their_documents_and_all_tokens(export, format):
 
 def test_a_feature_without_examples_has_no_documents(export):
     folder, counts = export("parquet", [5])
-    assert counts == {"token": 5, "doc": 0, "feature": 1, "logit": 2, "example": 0}
+    assert counts == {"token": 5, "doc": 0, "feature": 1, "logit": 2, "band": 0, "example": 0}
     assert _back(folder, "example", "parquet") == []
 
 

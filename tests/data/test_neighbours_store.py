@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import resource
 
 import duckdb
 import numpy as np
@@ -149,6 +151,38 @@ def test_the_newest_that_fits(root, tmp_path):
     assert newest_of(root, paths, "aa", "two", "cc") == paths[1]
     assert newest_of(root, paths, "aa", "two", "dd") is None
     assert newest_of(root, paths, "new") is None and newest_of(root, [], "aa") is None
+
+
+def test_one_that_cannot_be_read_hides_no_older_one(root, path, tmp_path):
+    """Damaged, of another schema, of the weights that lay here before, gone."""
+    folder = tmp_path / "saes" / "one"
+    (folder / "extra").mkdir(parents=True)
+    (folder / "sae_weights.safetensors").write_bytes(b"weights")
+    now = hashlib.sha256(b"weights").hexdigest()
+    names = ("damaged", "other", "before", "good")
+    paths = {n: folder / "extra" / f"neighbours-{n}.duckdb" for n in names}
+    for name, where in paths.items():
+        weights = "before" if name == "before" else now
+        write_neighbours(where, META | {"weights_sha256": weights}, LISTS)
+    os.truncate(paths["damaged"], 5000)
+    with duckdb.connect(str(paths["other"])) as con:
+        con.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
+    gone = folder / "extra" / "neighbours-gone.duckdb"
+    assert newest_of(root, [gone, *paths.values()], now) == paths["good"]
+    assert newest_of(root, [gone, *list(paths.values())[:3]], now) is None
+
+
+@pytest.mark.parametrize("room", [2_000, 50_000])
+def test_a_full_disk_is_told_in_one_sentence(path, room):
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(StoreError, match="could not be written .* free some space"):
+            write_neighbours(path, META, LISTS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == [path.name]
 
 
 def test_an_interrupted_write_leaves_nothing(root, path, monkeypatch):

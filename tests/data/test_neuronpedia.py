@@ -64,8 +64,12 @@ def example(kind="top", part="", rank=0, ids=(1, 2, 3, 4), values=(0.0, 1.5, 4.0
     )  # fmt: skip
 
 
+# Of its 8 fires none is in the strongest hundredth.
+BANDS = {"0.99-1": (5.25, 0), "0.9-0.99": (3.0, 1), "0.5-0.9": (1.5, 3), "0-0.5": (0.0, 4)}
+
+
 def page(*examples, **changed) -> FeaturePage:
-    return replace(FeaturePage(STATS, LOGITS, examples, None), **changed)
+    return replace(FeaturePage(STATS, LOGITS, examples, None, BANDS), **changed)
 
 
 def source(**meta):
@@ -148,14 +152,15 @@ def test_intervals_are_ranks_and_the_sampled_token_is_told_from_the_largest():
     drawn = example("quantile", "0.5-0.9", ids=(1, 4, 1), values=(2.0, 0.0, 4.75), peak=0)
     (record,) = neuronpedia.activation_records(source(), page(drawn))
     assert (record["binMin"], record["binMax"]) == (1.5, 3.0)
-    assert record["binContains"] == pytest.approx(0.4 * 0.008), "a share of all tokens"
+    assert record["binContains"] == pytest.approx(3 / 8 * 0.008), "a share of all tokens"
     assert (record["maxValueTokenIndex"], record["qualifyingTokenIndex"]) == (2, 0)
-    bounds = []
-    for part in neuronpedia.BANDS:
+    bounds, shares = [], []
+    for part in list(BANDS)[1:]:
         (record,) = neuronpedia.activation_records(source(), page(example("quantile", part)))
         bounds.append((record["binMin"], record["binMax"]))
-    assert bounds == [(4.5, 5.0), (3.0, 4.5), (1.5, 3.0), (0.0, 1.5)]
-    assert sum(share for _, _, share in neuronpedia.BANDS.values()) == pytest.approx(1)
+        shares.append(record["binContains"])
+    assert bounds == [(3.0, 5.0), (1.5, 3.0), (0.0, 1.5)]
+    assert sum(shares) == pytest.approx(STATS.density)
 
 
 def test_kinds_it_has_no_place_for_are_left_out():

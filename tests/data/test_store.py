@@ -572,8 +572,8 @@ def test_something_else_than_a_store(tmp_path, root):
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        ("4", "has schema 4, this program knows up to 3: update"),
-        ("2", "has schema 2, this program reads 3"),
+        ("5", "has schema 5, this program knows up to 4: update"),
+        ("3", "has schema 3, this program reads 4"),
         ('"x"', "no schema number"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from data.errors import WorkbenchError
 from data.records import Explanation
 from interp.autointerp import Plan, Run
-from interp.items import Mix, Shown
+from interp.items import BANDS, Mix, Shown
 from interp.judges.tasks import Answer
 from tests.interp.made_up_examples import VOCABULARY, WIDTH, feature_of
 
@@ -32,8 +33,16 @@ class MadeUpStore:
         n = len(FEATURES)
         return np.arange(n), np.linspace(0.001, 0.002, n), np.full(n, 10.0)
 
+    meta = {"tokens": 10_000}
+
     def logits(self, feature):
         return None
+
+    def feature(self, feature):
+        return SimpleNamespace(fires=100)
+
+    def bands(self, feature):
+        return {part: (1.0 + n, 25) for n, part in enumerate(BANDS)}
 
     def examples_for(self, features, use):
         seeds = {"explain": 1, "calibrate": 2, "score": 3}
@@ -183,6 +192,12 @@ def test_one_who_knows_scores_high_in_every_protocol():
     assert min(values(found, "estimate")) > 0.7  # ranks among 6 to 10 it cannot know
     for method in ("detect", "fuzz", "intruder"):
         assert values(found, method) == [1.0] * 6, method
+
+
+def test_the_corpus_is_estimated_from_the_sampled_windows():
+    for judged in scored(Truth()):
+        corpus = judged.results["simulate", "own"].details["corpus"]
+        assert corpus["n"] == 30 and corpus["value"] > 0.9 and 0 < corpus["ess"] <= 30
 
 
 def test_baselines_stand_beside_every_score():

@@ -153,6 +153,12 @@ class Planted:
             found.append(("quantile", part, order[(reached > low) & (reached <= high)]))
         return found
 
+    def held(self) -> dict[str, tuple[float, int]]:
+        """What FeatureStore.bands says."""
+        members = {part: m for kind, part, m in self.groups(True) if kind == "quantile"}
+        lows = {part: float(self.a[m].min()) for part, m in members.items()} | {BANDS[0]: 0.0}
+        return {part: (lows[part], int(self.copies[m].sum())) for part, m in members.items()}
+
     def sample(self, seed: int, sizes: dict[str, int]) -> list[Example]:
         """The smallest seeded hashes of each group; the next one is the inclusion probability."""
         hashes = (
@@ -202,7 +208,8 @@ def test_repeated_samples_are_unbiased_and_their_intervals_hold_the_truth(plante
     found: dict[str, list] = {name: [] for name in truth}
     for seed in range(repeats):
         examples = planted.sample(seed, sizes)
-        sample = sample_of(examples, planted.fires, planted.tokens, firing)
+        held = planted.held()
+        sample = sample_of(examples, planted.fires, planted.tokens, firing, bands=held)
         text = np.array([e.doc for e in sample.examples])
         rule = planted.picked[text]
         found["density"].append(density_above(sample, above))
@@ -232,7 +239,8 @@ def test_bands_tell_more_of_strong_activations_and_no_less_of_the_rest(planted):
         values = []
         for seed in range(300):
             examples = planted.sample(seed, sizes | {"random": 60})
-            sample = sample_of(examples, planted.fires, planted.tokens, firing)
+            held = planted.held()
+            sample = sample_of(examples, planted.fires, planted.tokens, firing, bands=held)
             picks = np.array([text[e.doc] > 1 for e in sample.examples])
             values.append((density_above(sample, above).value, recall(sample, picks).value))
         spread[firing] = np.std(values, axis=0)
@@ -325,19 +333,25 @@ def test_one_part_of_the_corpus(planted):
     assert (np.abs(np.mean(values, axis=0) - truth) < 4 * errors).all()
 
 
-def test_bands_that_were_taken_whole_are_counted_and_the_rest_shared_out():
+def test_bands_weigh_what_they_hold():
     examples = [example("quantile", 1, 0.2, part="0-0.5") for _ in range(4)]
     examples += [example("quantile", 2, 0.5, part="0.5-0.9") for _ in range(4)]
     examples += [example("quantile", 5, 1.0, copies=2, part="0.9-0.99"), example("random", 0, 0.1)]
-    sample = sample_of(examples, 38, 100, "quantile")
-    # 2 of the 38 fires are in the third band; the other 36 are shared as 5 to 4.
-    assert sample.sizes.tolist() == pytest.approx([62, 20, 16, 2])
+    held = {"0.9-0.99": (4.0, 2), "0.5-0.9": (1.5, 16), "0-0.5": (0.0, 20), "0.99-1": (9.0, 0)}
+    sample = sample_of(examples, 38, 100, "quantile", bands=held)
+    assert sample.sizes.tolist() == [62, 20, 16, 2]
+    assert sample.calibrated == pytest.approx([5] * 4 + [4] * 4 + [2, 62])
     assert density_above(sample, 1.5).value == pytest.approx(0.18)
+    # A band that holds fires and has no sample: nothing stands for them.
+    lacking = sample_of(examples[4:], 38, 100, "quantile", bands=held)
+    assert density_above(lacking, 1.5).reason == "no firing token was sampled"
+    half = {"0-0.5": (0.0, 10), "0.5-0.9": (1.5, 10)}
     alone = [example("quantile", v, 0.1, part=part) for v, part in ((1, "0-0.5"), (2, "0.5-0.9"))]
-    joined = sample_of(alone, 20, 100, "quantile")
+    joined = sample_of(alone, 20, 100, "quantile", bands=half)
     assert joined.groups.tolist() == [3, 3]
     assert density_above(joined, 1.5).se is not None
-    assert density_above(sample_of(alone[:1], 20, 100, "quantile"), 0.5).se is None
+    one = sample_of(alone[:1], 20, 100, "quantile", bands={"0-0.5": (0.0, 20)})
+    assert density_above(one, 0.5).se is None
 
 
 @pytest.mark.parametrize(

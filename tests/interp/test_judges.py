@@ -1,15 +1,26 @@
-"""The lexical judge on hand-made examples, what explanations and scores may see, and outcomes."""
+"""The lexical judge on hand-made examples; a language model as a judge, by scripted replies."""
 
+from __future__ import annotations
+
+import json
 from dataclasses import replace
 
 import pytest
 
+from data.llm_cache import LlmCache
 from data.records import Example, Explanation
-from data.windows import window
-from interp.explain import WINDOW, disjoint_windows, explain
-from interp.judges.judge import Prediction
-from interp.judges.lexical import LexicalJudge, readable
-from interp.simulate import simulate
+from interp.judges.calls import Caller
+from interp.judges.lexical import LexicalJudge
+from interp.judges.prompted import Asking, PromptedJudge
+from interp.judges.rehearsal import Rehearsal
+from interp.judges.scripted import ScriptedClient
+from interp.judges.tasks import (
+    DetectTask,
+    EstimateTask,
+    ExplainTask,
+    IntruderTask,
+    SimulateTask,
+)
 
 THE, CAT, DOG, NEW = 3, 4, 5, 6
 VOCABULARY = {
@@ -35,199 +46,169 @@ EXAMPLES = [
 ]
 
 
+def explained(examples, judge=None) -> Explanation:
+    task = ExplainTask(7, "marked", (), (), 4.0, everything=tuple(examples))
+    return (judge or LexicalJudge(VOCABULARY)).explain([task])[0]
+
+
+def simulated(explanation, *windows):
+    tasks = [SimulateTask(7, explanation, tuple(ids), 4.0) for ids in windows]
+    return LexicalJudge(VOCABULARY).simulate(tasks)
+
+
 # ---------------------------------------------------------------- the lexical judge
 
 
 def test_the_table_by_hand():
     """Base rate: one firing token of 1 for three silent ones, 1/4. cat: (9 + 1/4) / (3 + 1); new:
-    (1 + 1/4) / 2; dog: (1 + 1/4) / (2 + 1); the: never active, so not in the table."""
-    made = LexicalJudge(VOCABULARY).explain(7, EXAMPLES)
+    (1 + 1/4) / 2; dog: (1 + 1/4) / (2 + 1); the: never active, so not in the table. How often:
+    cat (3 + 1/4) / 4, new (1 + 1/4) / 2, dog (1 + 1/4) / 3."""
+    made = explained(EXAMPLES)
     assert (made.feature, made.judge, made.status) == (7, "lexical", "ok")
-    assert made.payload["base"] == 0.25
-    assert made.payload["table"] == {
-        str(CAT): 2.3125,
-        str(NEW): 0.625,
-        str(DOG): pytest.approx(5 / 12, abs=1e-6),
-    }
+    assert made.payload["base"] == made.payload["rate"] == 0.25
+    close = pytest.approx(5 / 12, abs=1e-6)
+    assert made.payload["table"] == {str(CAT): 2.3125, str(NEW): 0.625, str(DOG): close}
     assert list(made.payload["table"]) == [str(CAT), str(NEW), str(DOG)], "strongest first"
+    assert made.payload["often"] == {str(CAT): 0.8125, str(NEW): 0.625, str(DOG): close}
 
 
 def test_the_words_stop_once_they_carry_most_of_the_activation():
     """cat carries 9 of 11, which is more than eight tenths."""
-    assert LexicalJudge(VOCABULARY).explain(7, EXAMPLES).text == '" cat"'
+    assert explained(EXAMPLES).text == '" cat"'
     even = [_example([CAT, DOG, NEW], [1.0, 1.0, 1.0])]
-    assert LexicalJudge(VOCABULARY).explain(7, even).text == r'" cat", "dog\n", "\xf0\x9f"'
+    assert explained(even).text == r'" cat", "dog\n", "\xf0\x9f"'
 
 
 def test_predictions_by_hand():
-    judge = LexicalJudge(VOCABULARY)
-    made = judge.explain(7, EXAMPLES)
-    (one, two) = judge.simulate(made, [[CAT, THE, NEW], [99]])
-    assert one.values == (2.3125, 0.25, 0.625) and one.status == "ok"
-    assert two.values == (0.25,), "an unknown token is at the base rate"
-    assert judge.detect(made, [[THE, CAT], [NEW], [THE], []]) == [
-        1.0, 0.625 / 2.3125, 0.25 / 2.3125, None,
-    ]  # fmt: skip
+    made = explained(EXAMPLES)
+    one, two = simulated(made, [CAT, THE, NEW], [99])
+    assert one.value == (2.3125, 0.25, 0.625) and one.status == "ok"
+    assert two.value == (0.25,), "an unknown token is at the base rate"
+
+
+def test_detection_and_estimates_by_hand():
+    made, judge = explained(EXAMPLES), LexicalJudge(VOCABULARY)
+    windows = [(THE, CAT), (NEW,), (THE,)]
+    found = judge.detect([DetectTask(7, made, ids) for ids in windows])
+    assert [a.value for a in found] == [0.8125, 0.625, 0.25]
+    marked = judge.detect([DetectTask(7, made, (THE, CAT), (0,))])
+    assert marked[0].value == 0.25, "only the marked tokens count"
+    levels = judge.estimate([EstimateTask(7, made, (THE, CAT), 4.0)])
+    assert levels[0].value == pytest.approx(10 * 2.3125 / 4)
+
+
+def test_the_odd_one_shares_no_marked_token():
+    task = IntruderTask(7, ((CAT, THE), (THE, CAT), (CAT, DOG)), ((0,), (1,), (1,)))
+    assert LexicalJudge(VOCABULARY).intrude([task])[0].value == 2
 
 
 def test_without_random_windows_the_base_rate_is_zero():
-    assert LexicalJudge(VOCABULARY).explain(7, EXAMPLES[:2]).payload["base"] == 0
+    assert explained(EXAMPLES[:2]).payload["base"] == 0
 
 
-@pytest.mark.parametrize("examples", [[], EXAMPLES[2:][:0], [_example([THE, CAT], [0.0, 0.0])]])
+@pytest.mark.parametrize("examples", [[], [_example([THE, CAT], [0.0, 0.0])]])
 def test_a_silent_feature_fails_with_its_reason_and_predicts_nothing(examples):
-    judge = LexicalJudge(VOCABULARY)
-    made = judge.explain(7, examples)
+    made = explained(examples)
     assert made.status == "failed" and "no active example" in made.reason and made.text == ""
-    assert judge.simulate(made, [[CAT], [DOG]]) == [Prediction(None, "failed", made.reason)] * 2
-    assert judge.detect(made, [[CAT]]) == [None]
+    (answer,) = simulated(made, [CAT])
+    assert (answer.value, answer.status) == (None, "not_run") and made.reason in answer.reason
+
+
+def test_words_of_somebody_else_are_no_table():
+    (answer,) = simulated(Explanation(7, "people", "cats", {}), [CAT])
+    assert answer.status == "not_run" and "in words" in answer.reason
 
 
 def test_the_units_of_the_activations_do_not_matter():
-    judge = LexicalJudge(VOCABULARY)
     tiny = [
         replace(e, max=e.max * 2.0**-30, values=tuple(v * 2.0**-30 for v in e.values))
         for e in EXAMPLES
     ]
-    (a,) = judge.simulate(judge.explain(7, EXAMPLES), [[CAT, NEW, DOG, THE]])
-    (b,) = judge.simulate(judge.explain(7, tiny), [[CAT, NEW, DOG, THE]])
-    assert [v * 2.0**30 for v in b.values] == pytest.approx(list(a.values), rel=1e-5)
+    (a,) = simulated(explained(EXAMPLES), [CAT, NEW, DOG, THE])
+    (b,) = simulated(explained(tiny), [CAT, NEW, DOG, THE])
+    assert [v * 2.0**30 for v in b.value] == pytest.approx(list(a.value), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("raw", "shown"),
-    [
-        (b" a b", '" a b"'),
-        ("né \U0001f389".encode(), '"né \U0001f389"'),
-        (b"\n\t\r\x00", r'"\n\t\r\x00"'),
-        (b"\xf0\x9f", r'"\xf0\x9f"'),
-        (b"a\\n", r'"a\\n"'),
-        ("\u202ex\u200d".encode(), r'"\u202ex\u200d"'),
-    ],
-)
-def test_readable_tokens(raw, shown):
-    assert readable(raw) == shown
+# ---------------------------------------------------------------- a language model
 
 
-# ---------------------------------------------------------------- windows
+def prompted(tmp_path, answer, together=2) -> PromptedJudge:
+    """A judge whose service answers with what `answer(words of the last message)` gives."""
+
+    def reply(request):
+        said = answer(request.messages[-1].text)
+        return said if isinstance(said, str) else json.dumps(said)
+
+    caller = Caller(ScriptedClient(reply), LlmCache(tmp_path))
+    return PromptedJudge(caller, VOCABULARY, Asking(together=together))
 
 
-def test_windows_stay_inside_their_context():
-    ids = tuple(range(100, 300))
-    values = tuple(float(i) for i in range(200))
-    for peak, start in [(0, 0), (10, 0), (32, 0), (100, 68), (199, 136), (168, 136)]:
-        cut = window(_example(ids, values, peak=peak, start=1000), WINDOW)
-        assert (cut.start, len(cut.ids), cut.peak) == (1000 + start, WINDOW, peak - start)
-        assert cut.ids == ids[start : start + WINDOW]
-        assert cut.values[cut.peak] == values[peak]
-    short = _example(ids[:10], values[:10])
-    assert window(short, WINDOW) == short
+CATS = Explanation(7, "m", "cats", {})
 
 
-def test_a_token_counts_once():
-    ids, values = tuple(range(300)), (1.0,) * 300
-    examples = [
-        _example(ids, values, peak=100, rank=0),
-        _example(ids, values, peak=140, rank=1),  # overlaps the first
-        _example(ids, values, peak=170, rank=2),
-        _example(ids, values, peak=100, doc=1, rank=3),
-    ]
-    kept = disjoint_windows(examples)
-    assert [e.rank for e in kept] == [0, 2, 3]
-    seen = [(e.doc, e.start + i) for e in kept for i in range(len(e.ids))]
-    assert len(seen) == len(set(seen))
+def test_windows_of_one_explanation_share_a_request(tmp_path):
+    asked = []
+
+    def answer(text):
+        asked.append(text)
+        n = text.count("TEXT ")
+        one = {"text": 1, "tokens": 2, "active": [{"token": 2, "level": 6}]}
+        return {"texts": [{**one, "text": i + 1} for i in range(n)]}
+
+    judge = prompted(tmp_path, answer)
+    dogs = Explanation(8, "m", "dogs", {})
+    failed = Explanation(9, "m", "", {}, "failed", "too dense")
+    tasks = [SimulateTask(e.feature, e, (THE, CAT), 1.0)
+             for e in (CATS, CATS, CATS, failed, dogs)]  # fmt: skip
+    found = judge.simulate(tasks)
+    # The third window of `cats` is the same request as none before it: 2 + 1, then dogs.
+    assert [text.count("TEXT ") for text in asked] == [2, 1, 1]
+    assert [a.status for a in found] == ["ok", "ok", "ok", "not_run", "ok"]
+    assert found[0].value == (0.0, 6.0) and found[3].reason == "no explanation: too dense"
+    assert found[0].calls == found[1].calls != found[2].calls and len(found[0].calls[0]) == 64
+    again = judge.simulate(tasks)
+    assert again == found and len(asked) == 3, "answered ones are not asked again"
 
 
-# ---------------------------------------------------------------- who may see what
+def test_explanations_carry_what_they_came_from(tmp_path):
+    judge = prompted(tmp_path, lambda text: {"explanation": "cats"} if "cat" in text else "no")
+    firing = (_example([THE, CAT], [0, 4.0]),)
+    silent = (_example([THE, DOG], [0.0, 3.0]),)
+    tasks = [ExplainTask(f, "activations", e, (), 4.0) for f, e in ((7, firing), (8, silent))]
+    good, bad = judge.explain(tasks)
+    assert (good.text, good.status, good.judge) == ("cats", "ok", judge.name)
+    assert good.payload["protocol"] == "activations" and len(good.payload["calls"]) == 1
+    assert (bad.text, bad.status) == ("", "failed") and "not the JSON object" in bad.reason
 
 
-class Spy(LexicalJudge):
-    """Remembers what it was shown."""
+def test_marked_and_plain_windows_are_asked_apart(tmp_path):
+    asked = []
 
-    def __init__(self, predictions=None):
-        super().__init__(VOCABULARY)
-        self.shown, self.predictions = [], predictions
+    def answer(text):
+        asked.append(text)
+        n = text.count("TEXT ")
+        return {"texts": [{"text": i + 1, "percent": 80} for i in range(n)]}
 
-    def explain(self, feature, examples):
-        self.shown.append((feature, list(examples)))
-        return super().explain(feature, examples)
-
-    def simulate(self, explanation, windows):
-        self.shown.append((explanation.feature, list(windows)))
-        return self.predictions or super().simulate(explanation, windows)
+    judge = prompted(tmp_path, answer, together=9)
+    found = judge.detect([DetectTask(7, CATS, (CAT,)), DetectTask(7, CATS, (CAT,), (0,))])
+    assert [a.value for a in found] == [0.8, 0.8] and len(asked) == 2
 
 
-def test_explanations_see_examples_of_their_own_split_only():
-    spy = Spy()
-    made = list(explain(spy, {7: EXAMPLES, 8: []}, [8, 7]))
-    assert [(e.feature, e.status) for e in made] == [(8, "failed"), (7, "ok")]
-    assert [feature for feature, _ in spy.shown] == [8, 7]
-    for use in ("score", "calibrate"):
-        leak = {7: [*EXAMPLES, _example([CAT], [1.0], use=use)]}
-        with pytest.raises(AssertionError, match="must not reach an explanation"):
-            list(explain(Spy(), leak, [7]))
+def test_intruders_are_asked_one_by_one(tmp_path):
+    judge = prompted(tmp_path, lambda text: {"text": 2})
+    task = IntruderTask(7, ((CAT,), (DOG,)), ((0,), (0,)))
+    assert [a.value for a in judge.intrude([task])] == [1]
 
 
-def _score_examples():
-    return [
-        _example([THE, CAT, DOG, THE], [0, 3.0, 0, 0], use="score", doc=10),
-        _example([CAT, THE, NEW, THE], [2.0, 0, 1.0, 0], use="score", doc=11),
-        _example([THE, DOG, THE, CAT], [0, 0, 0, 4.0], use="score", doc=12),
-    ]
+def test_a_rehearsal_counts_and_asks_nobody(tmp_path):
+    def answer(text):
+        raise AssertionError("somebody was asked")
 
-
-def test_scores_see_no_example_that_explained():
-    explanation = LexicalJudge(VOCABULARY).explain(7, EXAMPLES)
-    for use in ("explain", "calibrate"):
-        leak = {7: [*_score_examples(), _example([CAT], [1.0], use=use)]}
-        with pytest.raises(AssertionError, match="must not reach a score"):
-            list(simulate(Spy(), {7: explanation}, leak, seed=0))
-
-
-def test_a_score_by_hand():
-    """Predictions 2.3125 for cat, .625 for new, 5/12 for dog, .25 else; r of the 12 tokens."""
-    import numpy as np
-
-    judge = LexicalJudge(VOCABULARY)
-    (made,) = simulate(judge, {7: judge.explain(7, EXAMPLES)}, {7: _score_examples()}, seed=0)
-    c, n, d, b = 2.3125, 0.625, 0.416667, 0.25
-    predicted = [b, c, d, b, c, b, n, b, b, d, b, c]
-    real = [0, 3, 0, 0, 2, 0, 1, 0, 0, 0, 0, 4]
-    assert made.value == pytest.approx(np.corrcoef(predicted, real)[0, 1], abs=1e-6)
-    assert made.low <= made.value <= made.high
-    assert (made.feature, made.method, made.status) == (7, "simulate", "ok")
-    assert (made.n_tokens, made.n_documents) == (12, 3)
-
-
-def _outcome(explanation=None, examples=None, predictions=None):
-    explanation = explanation or LexicalJudge(VOCABULARY).explain(7, EXAMPLES)
-    examples = _score_examples() if examples is None else examples
-    (made,) = simulate(Spy(predictions), {7: explanation}, {7: examples}, seed=0)
-    if made.status != "ok":
-        assert (made.value, made.low, made.high) == (None, None, None), "a failure is no number"
-        assert made.reason
-    return made
-
-
-def test_no_explanation_means_no_score():
-    failed = Explanation(7, "lexical", "", {}, "failed", "the reason")
-    made = _outcome(explanation=failed)
-    assert made.status == "not_run" and "the reason" in made.reason
-
-
-def test_silence_in_the_score_split_is_not_scored():
-    assert _outcome(examples=[]).status == "not_run"
-    silent = [_example([THE, CAT], [0.0, 0.0], kind="random", use="score", doc=d) for d in range(3)]
-    made = _outcome(examples=silent)
-    assert made.status == "not_run" and "silent" in made.reason and made.n_documents == 3
-
-
-def test_one_failed_window_fails_the_score_and_says_how_many():
-    ok = Prediction((1.0, 0.0, 0.0, 0.0))
-    made = _outcome(predictions=[ok, Prediction(None, "failed", "cut off"), ok])
-    assert made.status == "failed" and made.reason == "1 of 3 windows: cut off"
-
-
-def test_a_constant_prediction_fails():
-    made = _outcome(predictions=[Prediction((0.5,) * 4)] * 3)
-    assert made.status == "failed" and "constant prediction" in made.reason
+    judge = prompted(tmp_path, answer)
+    rehearsal = Rehearsal(judge)
+    (made,) = rehearsal.explain([ExplainTask(7, "marked", tuple(EXAMPLES[:1]), (), 4.0)])
+    assert made.status == "ok"
+    found = rehearsal.simulate([SimulateTask(7, made, (THE, CAT, n), 4.0) for n in (3, 4, 5)])
+    assert {a.status for a in found} == {"not_run"}
+    estimate = rehearsal.estimate_of_all()
+    assert estimate.requests == 3 and estimate.calls == 3 and estimate.prompt > 100

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from data import lm as language_models
 from data.errors import WorkbenchError, WorkerError
+from data.processes import identity
 from data.records import LiveCode, LiveToken
 from data.tokens import ContextRule
 from data.workspace import Workspace
@@ -40,7 +43,8 @@ def _wait(live: LiveModel, wanted: str) -> dict:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory, cache):
-    """A workspace with the SAEs `one` and `two`, and `lost`, whose model is not there."""
+    """A workspace with the SAEs `one`, `two`, `fresh` and (at another site) `deep` of one model,
+    `elsewhere` of another, and `lost`, whose model is not there."""
     root = tmp_path_factory.mktemp("live")
     model = tiny.save(root / "model")
     made = {
@@ -55,9 +59,19 @@ def root(tmp_path_factory, cache):
         "mask": dataclasses.asdict(cache.mask),
     }
     workspace = Workspace.open(root / "workspace")
-    for seed, name in enumerate(("one", "two", "lost")):
+    second = tiny.save(root / "second", seed=3)
+    changes = {
+        "lost": {"lm": str(root / "gone"), "lm_weights": "0"},
+        "deep": {"site": "mlp_out.2"},
+        "elsewhere": {
+            "lm": str(second),
+            "lm_weights": language_models.load(str(second), "cpu").fingerprint,
+        },
+    }
+    names = ("one", "two", "lost", "deep", "fresh", "elsewhere")
+    for seed, name in enumerate(names):
         with workspace.new_sae(name) as folder:
-            record = made if name != "lost" else {**made, "lm": str(root / "gone")}
+            record = {**made, **changes.get(name, {})}
             sae = tiny.random_sae(cache.x, 20, share=0.2, seed=seed)
             formats.save(sae, folder, {"workbench": record})
     return workspace.root
@@ -213,7 +227,10 @@ def test_asking_for_the_state_is_quick(live):
 
 
 def test_an_sae_that_is_not_there_and_one_whose_model_is_gone_fail_with_the_reason(live, root):
-    for name, reason in [("nobody", "there is lost, one, two"), ("lost", "no model folder at")]:
+    for name, reason in [
+        ("nobody", "there is deep, elsewhere, fresh, lost, one, two"),
+        ("lost", "no model folder at"),
+    ]:
         other = LiveModel(root, name)
         with pytest.raises(WorkerError, match="not loaded yet"):
             other.encode("text")
@@ -222,20 +239,135 @@ def test_an_sae_that_is_not_there_and_one_whose_model_is_gone_fail_with_the_reas
     assert live.state()["state"] == "ready", "the one before stays loaded"
 
 
-def test_one_process_serves_all_and_changes_its_sae_when_asked(live, root):
+def test_one_process_holds_several_saes_and_runs_their_model_once(live, root):
     pid = json.loads(live.address_file.read_text())["pid"]
-    two = LiveModel(root, "two")
-    two.start()
+    two, deep = LiveModel(root, "two"), LiveModel(root, "deep")
+    live.start(["two", "deep"])
     _wait(two, "ready")
-    assert two.encode("def read").tokens != live_tokens(root, "one")
-    assert live.state()["state"] == "stopped"
+    _wait(deep, "ready")
+    assert live.state()["state"] == "ready" and live.state()["worker"] == pid
+    text = "def read(file): return key"
+    together = live.encode_many(text, ("one", "two", "deep"), top=4)
+    assert list(together) == ["one", "two", "deep"]
+    for name, found in together.items():
+        _alike(found, open_engine(root / "saes" / name, "cpu").encode(text, top=4))
+    assert together["one"].ms == together["two"].ms, "one run"
+    assert together["one"].tokens != together["two"].tokens
+    with pytest.raises(WorkerError, match="nobody is not loaded yet"):
+        live.encode_many(text, ("one", "nobody"))
+
+
+def test_effects_of_many_features_are_those_of_each_alone(live):
+    text, told = "def read(file): return key", []
+    features = list(range(19, -1, -1))
+    found = live.effects(text, features, seed=3, tell=told.append)
+    assert list(found) == features
+    for feature in (0, 7, 19):
+        alone = live.ablate(text, feature, seed=3)
+        effect = found[feature]
+        assert effect.status == alone.status and effect.n_examples == (alone.status == "ok")
+        for name in ("kl", "delta_loss", "random_kl"):
+            expected = getattr(alone, name)
+            assert getattr(effect, name) == (
+                expected if expected is None else pytest.approx(expected, rel=1e-3, abs=1e-6)
+            )
+    assert {effect.status for effect in found.values()} >= {"ok", "silent"}
+    assert told and told[0] == {"what": "ablating features", "done": 0, "total": 20}
+    assert live.effects(text, []) == {}
+    with pytest.raises(WorkbenchError, match="no feature 20"):
+        live.effects(text, [3, 20])
+
+
+class Enough(Exception):
+    pass
+
+
+def test_steering_tells_its_tokens_and_ends_when_nobody_listens(live):
+    told = []
+
+    def tell(progress):
+        raise Enough(progress)
+
+    plan = {"mode": "ablate", "n_tokens": 48, "seed": 1}
+    live.steer("def", 3, tell=told.append, **plan)
+    assert told[0] == {"what": "writing tokens", "done": 0, "total": 48}
+    with pytest.raises(Enough):
+        live.steer("def", 3, tell=tell, **plan)
+    assert live.encode("text").tokens and live.state()["state"] == "ready"
+
+
+def test_requests_take_turns_and_tell_who_waits(live):
+    told, found = [], []
+    steer = threading.Thread(
+        target=lambda: found.append(live.steer("def", 3, mode="ablate", n_tokens=40))
+    )
+    steer.start()
+    while steer.is_alive():
+        live.encode_many("def read", ("one",), tell=told.append)
+    steer.join()
+    assert len(found[0].texts) == 2
+    assert all(t == {"what": "waiting for a turn", "before": 1} for t in told)
+
+
+def test_an_sae_that_was_trained_anew_is_loaded_again_and_never_mixed_up(live, root, cache):
+    """The file is replaced under the worker, as `train --replace` does."""
+    other = LiveModel(root, "fresh")
+    other.start()
+    _wait(other, "ready")
+    before = other.encode("def read return")
+    weights = root / "saes" / "fresh" / "sae_weights.safetensors"
+    config = root / "saes" / "fresh" / "cfg.json"
+    metadata = json.loads(config.read_text())["metadata"]
+    formats.save(tiny.random_sae(cache.x, 20, share=0.2, seed=77), weights.parent, metadata)
+    state = other.state()
+    assert state["state"] == "stopped" and "was changed" in state["detail"] and state["again"]
+    with pytest.raises(WorkerError, match="was changed since it was loaded"):
+        other.encode("def read return")
+    other.start()
+    _wait(other, "ready")
+    assert other.encode("def read return").tokens != before.tokens
+    weights.unlink()
+    assert other.state()["state"] == "stopped"
+    other.start()
+    assert "no SAE 'fresh'" in _wait(other, "failed")["detail"]
+    assert live.state()["state"] == "ready"
+
+
+def test_an_sae_of_another_model_takes_the_place_of_the_first_ones(live, root):
+    pid = json.loads(live.address_file.read_text())["pid"]
+    elsewhere = LiveModel(root, "elsewhere")
+    elsewhere.start()
+    _wait(elsewhere, "ready")
+    assert elsewhere.encode("def read").tokens
+    gone = live.state()
+    assert gone["state"] == "stopped" and "gave way to elsewhere" in gone["detail"]
+    assert not gone["again"], "two people with two models must not chase each other"
+    with pytest.raises(WorkerError, match="not loaded yet"):
+        live.encode_many("def", ("one", "elsewhere"))
     live.start()
     _wait(live, "ready")
     assert json.loads(live.address_file.read_text())["pid"] == pid
 
 
-def live_tokens(root, name):
-    return open_engine(root / "saes" / name, "cpu").encode("def read").tokens
+def test_a_text_too_long_to_send_is_refused_here(live):
+    with pytest.raises(WorkbenchError, match="9,000,000 characters, 8,000,000 are accepted"):
+        live.encode("x" * 9_000_000)
+
+
+def test_a_worker_that_is_busy_is_what_it_was_before(live, monkeypatch):
+    assert live.state()["state"] == "ready"
+
+    def late(*_):
+        raise TimeoutError
+
+    monkeypatch.setattr(live, "_ask", late)
+    assert live.state()["state"] == "ready"
+    stranger = LiveModel(live.workspace, "two")
+    monkeypatch.setattr(stranger, "_ask", late)
+    assert stranger.state() == {
+        "state": "loading", "detail": "the model worker is busy", "seconds": 0.0,
+        "worker": live.state()["worker"],
+    }  # fmt: skip
 
 
 def test_a_worker_that_was_killed_is_noticed_and_another_one_started(tmp_path, monkeypatch):
@@ -245,7 +377,7 @@ def test_a_worker_that_was_killed_is_noticed_and_another_one_started(tmp_path, m
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))  # bound but not listening: it refuses
-            address = {"pid": process.pid, "port": probe.getsockname()[1], "token": "t", "since": 0}
+            address = {**identity(process.pid), "port": probe.getsockname()[1], "token": "t"}
             live.address_file.parent.mkdir()
             live.address_file.write_text(json.dumps(address))
             assert live.state()["state"] == "stopped", "it runs but does not listen"
@@ -278,6 +410,47 @@ def test_a_worker_that_was_killed_is_noticed_and_another_one_started(tmp_path, m
         str(tmp_path),
     ]
     assert live.state()["state"] == "loading"
+
+
+def test_a_worker_that_is_killed_in_the_middle_of_a_request(live):
+    """It is held still first, so that the request is surely under way."""
+    live.start()
+    _wait(live, "ready")
+    pid = json.loads(live.address_file.read_text())["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    errors = []
+
+    def ask() -> None:
+        try:
+            live.encode("def read")
+        except WorkerError as error:
+            errors.append(str(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    began = time.monotonic()
+    for _ in range(5):
+        assert live.state()["state"] == "ready", "as it was before"
+    assert time.monotonic() - began < 5 * 0.3, "a state is asked for 50 ms at most"
+    os.kill(pid, signal.SIGKILL)
+    asking.join(PATIENCE_S)
+    assert "does not answer" in errors[0] and str(live.workspace) not in errors[0]
+    _wait(live, "stopped")
+    live.start()
+    _wait(live, "ready")
+    assert live.encode("def read").tokens
+
+
+def test_loading_can_be_given_up(live):
+    """The worker holds other SAEs, so it stays; a load that was given up is told as such."""
+    pid = json.loads(live.address_file.read_text())["pid"]
+    other = LiveModel(live.workspace, "elsewhere")
+    other.start()
+    other.cancel()
+    state = other.state()
+    assert state["state"] in ("stopped", "ready") and state["worker"] == pid
+    live.start()
+    _wait(live, "ready")
 
 
 def test_it_ends_when_told(live):

@@ -65,7 +65,7 @@ class Made:
     """A harvest as rows, which a test may change before they are written and checked."""
 
     def __init__(self, cache, lm, sae, path) -> None:
-        self.lm, self.sae, self.path = lm, sae, path
+        self.lm, self.sae, self.path, self.x = lm, sae, path, torch.from_numpy(np.array(cache.x))
         run = Harvest(sae, cache, lm, CONFIG)
         list(run)
         self.rows = {}
@@ -73,6 +73,7 @@ class Made:
             tables = [given] if isinstance(given, pa.Table) else list(given)
             self.rows[name] = [row for table in tables for row in table.to_pylist()]
         corpus = run.corpus
+        self.scale = corpus.scale
         self.meta = {
             "rule": cache.manifest["spec"]["rule"], "masks": cache.manifest["mask"],
             "site": "resid_post.1", "seed": CONFIG.seed, "tokens": cache.n_rows,
@@ -111,8 +112,8 @@ class Made:
         documents = store.documents()
         found.append(verify_rules.splits(documents))
         stored, examples = store.features(features), store.examples(features)
-        fires = dict(zip(stored["feature"].tolist(), stored["fires"].tolist(), strict=True))
-        found.append(verify_rules.weights(examples, fires))
+        bands = store.bands(features)
+        found.append(verify_rules.weights(examples, verify_rules.sizes(stored, bands)))
         re = recomputer_of(self.sae, self.lm, store.meta, Documents.of(documents), store.ids)
         rows = ExampleRows(**{name: examples[name] for name in ExampleRows._fields})
         unit = np.full(D_SAE, np.nan)
@@ -121,11 +122,11 @@ class Made:
         steps = list(check)
         assert not steps or steps[-1].done == steps[-1].total
         found += check.checks
-        counts = Counts(re, stored["feature"], rules_of(store.meta, stored, rows))
+        counts = Counts(re, stored["feature"], rules_of(store.meta, stored))
         steps = list(counts)
         assert steps[-1].done <= steps[-1].total
         floor = self.sae.floor.numpy()[stored["feature"]]
-        found += StatisticsCheck(store.meta, stored, rows, floor, counts, TOLERANCE).checks()
+        found += StatisticsCheck(store.meta, stored, bands, floor, counts, TOLERANCE).checks()
         self.noise = re.noise
         return {check.name: check for check in found}
 
@@ -320,6 +321,59 @@ def _swap_bands(made):
     low["part"], high["part"] = high["part"], low["part"]
 
 
+def _band(made, part: str) -> dict:
+    """Of the feature that fires most but for the last two."""
+    rows = [row for row in made.rows["feature"] if row["feature"] < D_SAE - 2]
+    i = max(rows, key=lambda row: row["fires"])["feature"]
+    return next(r for r in made.rows["band"] if (r["feature"], r["part"]) == (i, part))
+
+
+def _shift_fires(made):
+    _band(made, "0-0.5")["fires"] += 1
+    _band(made, "0.5-0.9")["fires"] -= 1
+
+
+def _other_cell(made):
+    """The edge one cell further down, the fires moved with it."""
+    row, below = _band(made, "0.9-0.99"), _band(made, "0.5-0.9")
+    values = np.sort([v for e in made.rows["example"] if e["feature"] == row["feature"]
+                      for v in e["act_value"] if below["low"] <= v < row["low"]])  # fmt: skip
+    edges = Histogram(made.scale).cell_edges
+    row["low"] = float(edges[edges <= values[len(values) // 2]][-1])
+
+
+def _next_cell(made):
+    """The edge at the next fire, which moves down a band: all counts agree, but it is not the
+    nearest to the rank."""
+    row, below = _band(made, "0-0.5"), _band(made, "0.5-0.9")
+    values = np.unique(made.sae.encode(made.x)[:, row["feature"]].numpy())
+    edges = Histogram(made.scale).cell_edges
+    value = values[values >= below["low"]][2]
+    low = float(edges[edges > value][0])
+    moved = int((made.sae.encode(made.x)[:, row["feature"]].numpy() < low).sum())
+    moved -= int((made.sae.encode(made.x)[:, row["feature"]].numpy() == 0).sum()) + row["fires"]
+    below["low"], below["fires"], row["fires"] = low, below["fires"] - moved, row["fires"] + moved
+    made.rows["example"] = [e for e in made.rows["example"] if e["kind"] != "quantile"]
+
+
+def _more_in_a_band(made):
+    _band(made, "0.9-0.99")["fires"] += 1
+
+
+def _fewer_active(made):
+    i = _band(made, "0-0.5")["feature"]
+    mine = [row for row in made.rows["example"] if (row["feature"], row["kind"]) == (i, "active")]
+    made.rows["example"].remove(max(mine, key=lambda row: row["rank"]))
+
+
+def _no_band(made):
+    """A band that holds fires has no example: what its fires are like nobody knows."""
+    i = _band(made, "0-0.5")["feature"]
+    made.rows["example"] = [
+        row for row in made.rows["example"] if (row["feature"], row["part"]) != (i, "0.5-0.9")
+    ]
+
+
 def _feature(change):
     def plant(made):
         row = max(made.rows["feature"], key=lambda row: row["fires"] * (row["feature"] < D_SAE - 2))
@@ -401,7 +455,9 @@ PLANTED = [
      (_meta("l0_counts", lambda v: [v[0] + 1, v[1] - 1, *v[2:]]), {"L0 of tokens"}),
      (_meta("examples", lambda kept: {**kept, "active": 4}),
       {"no more examples of a kind than were asked for"})],
-    [(_drop_activation, {"example activations"}), (_swap_bands, {"ranks of quantile examples"}),
+    [(_drop_activation, {"example activations"}),
+     (_swap_bands, {"quantile examples lie in their bands",
+                    "samples are whole, or everything there is"}),
      (_other_use, {"splits follow from the texts"}), (_times("total_squares", 1.001), {"sums"}),
      (_times("sd", 1.001), {"moments"}), (_times("q50", 0.6), {"quantiles"}),
      (_list_at("positions", 1, -1), {"positions", "histograms sum to the fires"}),
@@ -419,6 +475,12 @@ PLANTED = [
      (_times("quantile_error", 1e-3), {"quantiles"}),
      (_meta("pre_tokens", lambda n: n + 1), {"tokens", "pre-activation histograms"})],
     [(_silent_that_fires, {"silent examples", "example activations"})],
+    [(_shift_fires, {"bands of ranks"})],
+    [(_next_cell, {"bands of ranks"})],
+    [(_other_cell, {"bands of ranks", "quantile examples lie in their bands"})],
+    [(_more_in_a_band, {"bands follow one another and hold all fires"})],
+    [(_no_band, {"weights of samples"}),
+     (_fewer_active, {"samples are whole, or everything there is"})],
     [(_add("fires", 1), {"fires", "histograms sum to the fires"})],
     [(_meta("tokens", lambda n: n + 1), {"tokens", "fires"})],
     [(_other_ids, {"example activations", "fires", "sums"})],

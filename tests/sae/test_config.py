@@ -23,7 +23,10 @@ def test_unknown_architecture_is_refused():
     ("name", "changes", "words"),
     [
         ("small_budget", {"tokens": 100}, "do not fill one batch"),
-        ("small_budget", {"tokens": 2048 * 50}, "warm-up"),
+        ("small_budget", {"tokens": 2048 * 50}, r"small_budget\): give 104,448 tokens or more$"),
+        ("small_budget_mlp", {"tokens": 2048 * 50}, r"mlp\): give 104,448 tokens or more$"),
+        ("deepmind", {"tokens": 4096 * 50}, r"deepmind\): give 40,964,096 tokens or more$"),
+        ("deepmind", {"tokens": 4096 * 51}, "tokens or more, or use the small_budget preset"),
         ("small_budget", {"l0": None}, "target L0"),
         ("small_budget", {"l0": 0.5}, "at least 1"),
         ("small_budget", {"coefficient": 1e-3}, "deepmind preset"),

@@ -37,7 +37,7 @@ def test_a_person_finds_a_feature(built, tmp_path):
         expect(heading).to_contain_text("Feature ", timeout=90_000)
         page.wait_for_url("**/feature?*f=*", timeout=90_000)
         expect(page.locator("mark").first).to_be_visible(timeout=90_000)
-        expect(page.locator(".main-svg").first).to_be_visible(timeout=90_000)
+        expect(page.locator(".hist").first).to_be_visible(timeout=90_000)
 
         shown = heading.inner_text()
         page.keyboard.press("ArrowRight")

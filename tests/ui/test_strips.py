@@ -5,12 +5,31 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data.records import Example
 from ui import strips
 from ui.strips import Line, Piece, around, level, pieces, segments, strip
+
+STYLE = Path(strips.__file__).with_name("styles") / "tokens.css"
+# (text, page) of Streamlit's two themes, and of the exported page's.
+THEMES = [
+    ((47, 45, 43), (255, 255, 255)), ((237, 235, 232), (23, 22, 20)),
+    ((28, 29, 33), (253, 253, 252)), ((232, 232, 234), (22, 23, 26)),
+]  # fmt: skip
+# What eyes without one kind of cone see: Machado et al. 2009, severity 1, linear RGB.
+EYES = {
+    "typical": np.eye(3),
+    "protan": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                        [-0.003882, -0.048116, 1.051998]]),
+    "deutan": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                        [-0.011820, 0.042940, 0.968881]]),
+    "tritan": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+                        [0.004733, 0.691367, 0.303900]]),
+}  # fmt: skip
 
 
 def plain(*tokens: bytes) -> list[tuple[bytes, bool]]:
@@ -40,7 +59,7 @@ def test_bytes_that_are_no_character_stay_apart_and_are_shown_as_such():
     row = pieces(plain(b"\xf0\x9f", b"x", b"\x80", b"\xff"), [1.0, 0, 0, 0])
     assert [(p.first, p.last) for p in row] == [(0, 0), (1, 1), (2, 2), (3, 3)]
     assert strip(row, 1.0) == (
-        '<mark class="a10" tabindex="0" title="\\xf0\\x9f · 1 · 100 % of maximum">'
+        '<mark class="a10" tabindex="0" data-t="\\xf0\\x9f · 1 · 100 % of maximum">'
         "<i>\\xf0</i><i>\\x9f</i></mark>x<i>\\x80</i><i>\\xff</i>"
     )
 
@@ -64,7 +83,7 @@ def test_every_token_is_in_exactly_one_piece():
 def test_only_active_tokens_get_an_element():
     row = pieces(plain(b"the", b" cat", b" sat"), [0, 2.0, 0])
     assert strip(row, 4.0) == (
-        'the<mark class="a8" tabindex="0" title="␣cat · 2 · 50 % of maximum"> cat</mark> sat'
+        'the<mark class="a8" tabindex="0" data-t="␣cat · 2 · 50 % of maximum"> cat</mark> sat'
     )
 
 
@@ -75,7 +94,7 @@ def test_markup_in_tokens_is_escaped_everywhere():
     for drawn in (strip(row, 1.0), strips.examples([line], 1.0), strips.kwic(row, 1.0, 1)):
         assert "<script" not in drawn and "<b onload" not in drawn
         assert "&lt;script&gt;" in drawn
-        assert not re.search(r'title="[^"]*[<>]', drawn)
+        assert not re.search(r'(title|data-t)="[^"]*[<>]', drawn)
 
 
 def test_white_space_is_visible_where_it_matters():
@@ -305,3 +324,102 @@ def test_lines_cut_examples_and_say_what_was_cut():
     assert len(whole.row) == 8 and not whole.clipped_left and not whole.clipped_right
     (wide,) = strips.lines([dataclasses.replace(example, peak=0)], tokens, 5)
     assert "".join(p.text for p in wide.row) == "abcde", "shifted to stay inside the context"
+
+
+def test_the_window_is_cut_from_the_tokens_as_from_the_pieces():
+    """`around_peak` makes pieces of the window only; the result is that of the whole context."""
+    rng = random.Random(3)
+    texts = ["def ", "é", "🎉", "漢", "\n", " x", "\u200b", ""]
+    for _ in range(300):
+        raw = "".join(rng.choice(texts) for _ in range(30)).encode()
+        raw += bytes([rng.choice([0xFF, 0x80, 0xF0])]) * rng.randint(0, 2)
+        cuts = sorted(rng.sample(range(len(raw) + 1), min(len(raw), rng.randint(3, 20))))
+        bounds = zip([0, *cuts], [*cuts, len(raw)], strict=True)
+        tokens = [(raw[a:b], rng.random() < 0.05) for a, b in bounds]
+        values = [rng.choice([0.0, 1.0, 2.0]) for _ in tokens]
+        peak = rng.randrange(len(tokens))
+        for width in (1, 5, 16, None):
+            whole = around(pieces(tokens, values), peak, width)
+            assert strips.around_peak(tokens, values, peak, width) == whole
+
+
+def test_a_token_tells_its_percentile_where_ranks_are_known():
+    row = pieces(plain(b"cat"), [2.0])
+    assert 'data-t="cat · 2 · percentile 99.3"' in strip(row, 4.0, rank=lambda value: 0.9935)
+    assert "the corpus maximum" in strip(row, 2.0, rank=lambda value: 1.0)
+    assert 'data-t="cat · 2"' in strip(row, 2.0, rank=lambda value: None)
+
+
+def test_a_very_long_token_does_not_fill_the_window_with_its_name():
+    drawn = strip(pieces(plain(b"x" * 5000), [1.0]), 1.0)
+    assert len(re.search(r'data-t="([^"]*)"', drawn)[1]) < 100 and "x" * 5000 in drawn
+
+
+def test_changes_are_coloured_by_their_sign():
+    row = pieces(plain(b"a", b"b", b"c", b"d"), [0.0] * 4)
+    drawn = strips.signed(row, {0: 0.5, 1: -1.0, 2: 0.001}, 1.0, "nats", peak=3)
+    assert re.findall(r'class="(\w+)" tabindex', drawn) == ["a8", "n10"]
+    assert "a · +0.5 nats" in drawn and "b · -1 nats" in drawn
+    assert drawn.endswith('c<span class="pk">d</span>'), "tiny or unmeasured stays bare"
+
+
+def test_a_repeated_document_is_marked_and_a_row_may_have_its_own_scale():
+    tokens = {0: (b"a", False)}
+    example = Example(1, "top", "", 0, 3, "a.txt", "score", 0, 0, 1.0, 1.0, 1.0, 1, (0,), (1.0,))
+    again = strips.lines([example, example], tokens, None)
+    assert [line.again for line in again] == [False, True]
+    drawn = strips.examples(again, 100.0)
+    assert drawn.count(">shown above<") == 1 and 'class="ex again"' in drawn
+    assert 'class="a1 pk"' in drawn
+    assert 'class="a10 pk"' in strips.examples(again, 100.0, own_scale=True)
+
+
+def test_a_row_links_to_its_text_and_escapes_the_address():
+    line = Line(pieces(plain(b"x"), [1.0]), 0, 1.0, "a", 0, "score", False, False,
+                link='prompt?text="><script>')  # fmt: skip
+    drawn = strips.examples([line], 1.0)
+    assert 'href="prompt?text=&quot;&gt;&lt;script&gt;"' in drawn and "data-go" in drawn
+
+
+# ------------------------------------------------------------------ colours
+
+
+def scale(letter: str) -> list[tuple[np.ndarray, float]]:
+    """(colour, opacity) of the ten steps in the style sheet."""
+    found = []
+    for step in range(1, strips.LEVELS + 1):
+        rule = re.search(rf"\.{letter}{step} \{{ background: rgba\(([^)]*)\)", STYLE.read_text())
+        *rgb, alpha = (float(part) for part in rule[1].split(","))
+        found.append((np.array(rgb), alpha))
+    return found
+
+
+def light(rgb, eye=EYES["typical"]) -> float:
+    """Relative luminance (WCAG 2.2) of an sRGB colour from 0 to 255, as an eye sees it."""
+    c = np.asarray(rgb, float) / 255
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    return float(np.clip(eye @ linear, 0, 1) @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one: float, other: float) -> float:
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+@pytest.mark.parametrize("letter", ["a", "n"])
+@pytest.mark.parametrize(("ink", "paper"), THEMES)
+def test_text_on_every_colour_can_be_read_and_steps_are_told_apart_by_any_eye(letter, ink, paper):
+    steps = [alpha * rgb + (1 - alpha) * np.array(paper) for rgb, alpha in scale(letter)]
+    for step in steps:
+        assert contrast(light(ink), light(step)) >= 4.5
+    for name, eye in EYES.items():
+        lights = [light(paper, eye)] + [light(step, eye) for step in steps]
+        moves = np.diff(lights)
+        assert (moves < 0).all() or (moves > 0).all(), f"not in order of lightness: {name}"
+        assert contrast(lights[0], lights[-1]) > 1.4, name
+
+
+@pytest.mark.parametrize(("ink", "paper"), THEMES[:2])
+def test_the_text_of_a_repeated_document_is_faint_but_can_be_read(ink, paper):
+    share = float(re.search(r"again .*currentColor (\d+)%", STYLE.read_text())[1]) / 100
+    faint = share * np.array(ink) + (1 - share) * np.array(paper)
+    assert contrast(light(faint), light(paper)) >= 4.5

@@ -1,56 +1,54 @@
-"""One feature: histogram counts of its activations and pre-activations in, figures out."""
+"""One feature's activations: what the store counted in, charts out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
-import plotly.graph_objects as go
-
-from ui.figures import frame
+from data.records import FeatureStats
+from ui.figures.histogram import Bar, Chart, Mark
 
 
-def activation_histogram(
-    edges: Sequence[float],
-    counts: Sequence[int],
-    mean: float | None,
-    maximum: float | None,
-    height: int = 260,
-) -> go.Figure:
-    """Non-zero activations per bin, both axes log.
+def activation_chart(
+    stats: FeatureStats, meta: Mapping[str, Any], tested: float | None = None
+) -> Chart:
+    """All non-zero activations of the corpus, both axes log, with mean, quantiles and maximum.
 
-    edges [n] rising, all positive; counts [n + 1], the first below edges[0], the last beyond
-    edges[-1].
+    tested: an activation of one's own text, marked too.
     """
-    layout = frame.axes("activation (log scale)", "tokens", height, log_x=True, log_y=True, top=36)
-    left, right = frame.with_ends(edges, ratio=edges[1] / edges[0], step=0.0)
-    hover = "activation %{customdata}<br>%{y:,} tokens"
-    bars = frame.bars(left, right, counts, [frame.ORANGE] * len(left), hover, open_ends=True)
-    frame.log_ticks(layout["xaxis"], bars["x"])
-    frame.log_ticks(layout["yaxis"], counts)
-    if mean:
-        frame.vertical(layout, mean, f"mean {mean:.3g}", side="left", row=1)
-    if maximum:
-        frame.vertical(layout, maximum, f"max {maximum:.3g}", side="left")
-    return go.Figure([bars], layout)
+    edges = meta["hist_edges"]
+    whole = [edges[0] * edges[0] / edges[1], *edges, max(edges[-1] * 2, stats.max or 0.0)]
+    bars = []
+    for at, count in enumerate(stats.hist_counts, start=stats.hist_first):
+        left, right = whole[at], whole[at + 1]
+        span = f"{left:.3g} to {right:.3g}"
+        if at == 0:
+            span = f"below {right:.3g}"
+        elif at == len(edges):
+            span = f"above {left:.3g}"
+        bars.append(Bar(left, right, count, "on", f"{span}: {count:,} tokens"))
+    found = [(stats.q50, "median"), (stats.q90, "90 %"), (stats.q99, "99 %"), (stats.mean, "mean")]
+    marks = [Mark(value, name) for value, name in found if value]
+    if stats.max:
+        marks.append(Mark(stats.max, f"max {stats.max:.3g}"))
+    if tested:
+        marks.append(Mark(tested, f"your text {tested:.3g}", "here"))
+    return Chart("Activations", bars, "activation", "tokens", marks, log_x=True)
 
 
-def pre_histogram(
-    edges: Sequence[float], counts: Sequence[int], theta: float, height: int = 260
-) -> go.Figure:
-    """Pre-activations around the threshold: what falls left of the line is silenced.
-
-    edges [n] in units of theta (of pre_unit if theta is 0); counts [n + 1], the first below
-    edges[0], the last beyond edges[-1], each drawn as one more bin; log y.
-    """
-    line = 1.0 if theta > 0 else 0.0
-    unit = " × θ" if theta > 0 else ""
-    title = "pre-activation, in thresholds θ" if theta > 0 else "pre-activation, in units of ‖x‖"
-    layout = frame.axes(title, "sampled tokens", height, log_y=True, top=36)
-    left, right = frame.with_ends(edges, ratio=1.0, step=edges[1] - edges[0])
-    colours = np.where((left + right) / 2 > line, frame.ORANGE, frame.GREY)
-    hover = f"%{{customdata}}{unit}<br>%{{y:,}} tokens"
-    bars = frame.bars(left, right, counts, colours, hover, open_ends=True)
-    frame.log_ticks(layout["yaxis"], counts)
-    frame.vertical(layout, line, f"θ = {theta:.3g}" if theta > 0 else "0", frame.ORANGE)
-    return go.Figure([bars], layout)
+def pre_chart(stats: FeatureStats, meta: Mapping[str, Any]) -> Chart:
+    """Pre-activations around the threshold: what falls left of the line (grey) is silenced."""
+    edges, unit = meta["pre_edges"], stats.pre_unit or 1.0
+    step = edges[1] - edges[0]
+    whole = [(edges[0] - step) * unit, *(edge * unit for edge in edges), (edges[-1] + step) * unit]
+    bars = []
+    for at, count in enumerate(stats.pre_counts):
+        left, right = whole[at], whole[at + 1]
+        span = f"{left:.3g} to {right:.3g}"
+        if at in (0, len(edges)):
+            span = f"below {right:.3g}" if at == 0 else f"above {left:.3g}"
+        passes = (left + right) / 2 > stats.theta
+        bars.append(Bar(left, right, count, "on" if passes else "off", f"{span}: {count:,} tokens"))
+    text = f"θ = {stats.theta:.3g}" if stats.theta > 0 else "0"
+    marks = [Mark(stats.theta, text, "theta")]
+    return Chart("Around the threshold", bars, "pre-activation", "sampled tokens", marks)

@@ -1,4 +1,4 @@
-"""Rate: to be written."""
+"""Rate: where people judge explanations without knowing where they come from."""
 
 from __future__ import annotations
 
@@ -12,3 +12,9 @@ NEEDS_SAE = False
 
 def page(shell: Shell) -> None:
     st.title("Rate")
+    st.write(
+        "Here people rate how well a label fits a feature, without seeing which SAE, feature or "
+        "judge it came from. Repeated items and planted controls show how far the ratings can be "
+        "trusted."
+    )
+    st.info("There is no study in this workspace, so there is nothing to rate.")

@@ -1,4 +1,4 @@
-"""Study results: to be written."""
+"""Study results: what ratings of people say, and how far raters agree."""
 
 from __future__ import annotations
 
@@ -12,3 +12,8 @@ NEEDS_SAE = False
 
 def page(shell: Shell) -> None:
     st.title("Study results")
+    st.write(
+        "Here the ratings of a study are put together: how far raters agree, how they did on the "
+        "controls, and whether automatic scores say the same as people."
+    )
+    st.info("There is no study in this workspace, so there are no results.")

@@ -10,7 +10,7 @@ from data.records import Explanation
 from interp.judges.client import Reply, Usage
 from interp.judges.tasks import DetectTask, IntruderTask
 from interp.protocols import detect, explain, simulate
-from interp.protocols.few_shot import SHOWN
+from interp.protocols.few_shot import shown
 from interp.protocols.replies import Unreadable
 
 WORDS = {n: (word.encode(), False) for n, word in enumerate(["The", " cat", '"', "\n", "«a»"])}
@@ -61,11 +61,11 @@ def test_a_reply_that_ended_early_says_nothing(finish):
 def test_worked_answers_are_what_the_parser_takes(protocol):
     task = explain.ExplainTask(0, protocol, (), (), 1.0)
     turns = explain.messages(task, WORDS)
-    assert [turn.role for turn in turns] == ["system"] + ["user", "assistant"] * len(SHOWN) + [
+    assert [turn.role for turn in turns] == ["system"] + ["user", "assistant"] * len(shown()) + [
         "user"
     ]
     answers = [explain.read(reply(turn.text)) for turn in turns if turn.role == "assistant"]
-    assert answers == [shown.explanation for shown in SHOWN]
+    assert answers == [one.explanation for one in shown()]
 
 
 # ------------------------------------------------------------------ simulating

@@ -10,6 +10,7 @@ import streamlit as st
 from data.records import FeatureFilter, FeatureRow
 from ui.cards import percent
 from ui.keys import features as keys
+from ui.pages.panels import dialog_focus
 from ui.shell import Shell, plain
 from ui.strips import token_text
 
@@ -30,6 +31,7 @@ def _ask(shell: Shell) -> None:
         "Search", key="search.text", placeholder="label, token, or number",
         label_visibility="collapsed",
     ).strip()  # fmt: skip
+    dialog_focus.first_field("search")
     if not text:
         st.caption("Labels and peak tokens are searched; a number opens that feature.")
         return

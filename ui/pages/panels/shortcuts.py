@@ -11,6 +11,7 @@ KEYS = (
         ("← →", "previous and next feature of the filter you came from"),
         ("B", "bookmark"), ("N", "note"), ("T", "tags"),
     )),
+    ("Compare", (("← →", "previous and next match"), ("X", "swap"))),
     ("Token strips", (("Tab", "from active token to active token; value and percentile show"),)),
 )  # fmt: skip
 
