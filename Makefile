@@ -19,7 +19,7 @@ demo: .venv/installed
 	.venv/bin/python run.py demo $(ARGS)
 
 test: lint
-	.venv/bin/python -m pytest -q $(ARGS)
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 soak: .venv/installed-dev
 	.venv/bin/python -m pytest -q -m soak $(ARGS)

@@ -125,9 +125,15 @@ def main() -> None:
         for name, (module, title, icon) in pages.items():
             opened[name] = st.Page(
                 functools.partial(show, module),
-                title=title, icon=icon, url_path=name, default=not opened,
+                title=title, icon=icon, url_path=name if opened else None, default=not opened,
             )  # fmt: skip
         sections[section] = [opened[name] for name in pages]
+    first = next(iter(opened))  # Streamlit serves it at the root only; its name leads there too
+    named = st.Page(
+        lambda: st.switch_page(opened[first], query_params=st.query_params.to_dict()),
+        title=opened[first].title, url_path=first, visibility="hidden",
+    )  # fmt: skip
+    next(iter(sections.values())).append(named)
     # Before somebody signs in the pages are known, so that the address is kept, but none runs.
     chosen = st.navigation(sections, position="hidden" if person is None else "sidebar")
     if person is None:

@@ -34,7 +34,7 @@ class Explain:
 def run(args: Explain) -> int:
     from commands import judging
     from commands.feature_list import feature_list
-    from commands.progress import track
+    from commands.judging_rows import candidate_row
     from data.records import Explanation
     from interp.autointerp import Plan
     from interp.items import Mix, Shown
@@ -61,11 +61,10 @@ def run(args: Explain) -> int:
             found.extend(block)
             yield len(found)
 
-    for _ in track(blocks(), "explaining", lambda done: (done, len(features))):
-        pass
+    desk.follow(blocks(), "explaining", len(features))
     chosen = [group[0].explanation for group in found]
     rows = [
-        judging.candidate_row(place, one) for group in found if len(group) > 1
+        candidate_row(place, one) for group in found if len(group) > 1
         for place, one in enumerate(group)
     ]  # fmt: skip
     return desk.keep_explanations(plan, chosen, rows, args.json)

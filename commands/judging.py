@@ -13,6 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from commands.judging_progress import Calls
+from commands.judging_rows import line, reasons, score_of
+
+ABOUT_SCORES = ("scorer", "headline", "score_plan", "score_service")  # in a run's meta
 KEPT_ASKED = 4096  # features of which a baseline's windows are kept too; a language model's always
 
 
@@ -29,6 +33,8 @@ class Desk:
     run_name: str
     judge_name: str
     folder: Path
+    service: Any  # how the judge is asked; no secret in it
+    calls: Calls
 
     @property
     def results(self) -> Path:
@@ -54,12 +60,27 @@ class Desk:
         for _ in go(Run(self.store, rehearsal, self.lookup, plan)):
             pass
         estimate = rehearsal.estimate_of_all()
+        self.calls.expected = estimate.requests
         caller = self.judge.caller
+        lines = estimate.lines(caller.budget, caller.limits)
         if not as_json:
-            print("\n".join(estimate.lines(caller.budget, caller.limits)))
+            print("\n".join(lines))
         elif alone:
-            print(json.dumps({**asdict(estimate), "calls": estimate.calls}))
+            print(json.dumps({**asdict(estimate), "calls": estimate.calls, "lines": lines}))
         return 0
+
+    def follow(self, blocks: Iterable, title: str, total: int) -> None:
+        """Goes through the blocks and tells how far it is: in calls, or in features where nobody is
+        called."""
+        from commands.progress import track
+
+        if self.judge is not None and self.judge.is_language_model:
+            steps = track(blocks, title, lambda _: self.calls.position(),
+                          lambda _: self.calls.note())  # fmt: skip
+        else:
+            steps = track(blocks, title, lambda done: (done, total))
+        for _ in steps:
+            pass
 
     def written_by_people(self, features: Sequence[int]) -> dict[int, str]:
         """People's own labels, from the lab."""
@@ -84,7 +105,7 @@ class Desk:
         from data.runs_store import read_results, write_results
 
         content = self.store.meta["content_hash"]
-        earlier, scores, old_rows = {}, {}, ([], [], [])
+        earlier, scores, old_rows, scored = {}, {}, ([], [], []), {}
         if self.results.exists():
             old, earlier, scores = read_results(self.root, self.results)
             if (old["sae"], old["judge"]) != (self.name, self.judge_name):
@@ -94,6 +115,7 @@ class Desk:
                 )
             if old["store_content"] == content:
                 old_rows = read_all(self.root, self.results)
+                scored = {name: old[name] for name in ABOUT_SCORES if name in old}
             else:
                 print(f"run {self.run_name} explained an older harvest: it is made anew")
                 earlier, scores = {}, {}
@@ -105,13 +127,15 @@ class Desk:
             "sae": self.name, "judge": self.judge_name,
             "is_language_model": self.judge is not None and self.judge.is_language_model,
             "store_content": content, "protocol": plan.protocol, "plan": plan.as_json(),
+            "service": asdict(self.service), "spent": self._spent(), **scored,
+            "features": len(earlier | new),
         }  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
         merged = [e for _, e in sorted((earlier | new).items())]
         write_results(self.results, meta, merged, kept, judged)
         self._write_about(meta)
         good = sum(e.status == "ok" for e in new.values())
-        failed = _reasons(new.values())
+        failed = reasons(new.values())
         if as_json:
             told = {"run": self.run_name, "judge": self.judge_name, "explained": good,
                     "of": len(new), "failed": failed, "spent": self._spent()}  # fmt: skip
@@ -122,6 +146,20 @@ class Desk:
         for reason, n in failed.items():
             print(f"  {n:,} not: {reason}")
         return 0
+
+    def rehearsed(self, features: Sequence[int]) -> dict[int, Any]:
+        """The run's explanations of these features, and stand-ins of usual length for those to
+        come: what scoring will take can be told before anything is explained."""
+        from data.records import Explanation
+        from data.runs_store import read_results
+        from interp.judges.rehearsal import IN_PLACE_OF_ONE
+
+        known: dict[int, Any] = {}
+        if self.results.exists():
+            meta, found, _ = read_results(self.root, self.results)
+            known = found if meta["store_content"] == self.store.meta["content_hash"] else {}
+        stand_in = {f: Explanation(f, self.judge_name, IN_PLACE_OF_ONE, {}) for f in features}
+        return {f: known.get(f, stand_in[f]) for f in features}
 
     def explained(self, features: Sequence[int]) -> dict[int, Any]:
         """The run's explanations of these features. WorkbenchError where there are none, or they
@@ -164,14 +202,38 @@ class Desk:
         for row in new_results:
             if row.method == method and row.arm == "own":
                 scores[row.feature] = score_of(row)
-        meta |= {"scorer": self.judge.name, "headline": method, "score_plan": plan.as_json()}
+        found = self._totals(plan, results)
+        totals = {**meta.get("totals", {}), **{m: asdict(one) for m, one in found.items()}}
+        meta |= {
+            "scorer": self.judge.name, "headline": method, "score_plan": plan.as_json(),
+            "score_service": asdict(self.service), "totals": totals,
+            "spent": self._spent() or meta.get("spent"),
+        }  # fmt: skip
         said = [explanation for _, explanation in sorted(explanations.items())]
         kept = [score for _, score in sorted(scores.items())]
         write_results(self.results, meta, said, kept, tables(candidates, results, asked))
         self._write_about(meta)
-        return self._tell_scores(plan, judged, as_json)
+        return self._tell_scores(plan, judged, as_json, found)
 
-    def _tell_scores(self, plan: Any, judged: Sequence[Any], as_json: bool) -> int:
+    def _totals(self, plan: Any, results: Sequence[Any]) -> dict[str, Any]:
+        """Means over all features of the run by each method, kept so that a page need not resample
+        thousands of features again."""
+        from interp.totals import totals
+
+        density = self.store.densities()[1]
+        out = {}
+        for method in plan.methods:
+            arms: dict[int, dict] = {}
+            for row in results:
+                if row.method == method:
+                    arms.setdefault(row.feature, {})[row.arm] = row
+            features = sorted(f for f, found in arms.items() if "own" in found)
+            rows = [arms[f] for f in features]
+            if rows:
+                out[method] = totals(method, density[features], rows, plan.seed)
+        return out
+
+    def _tell_scores(self, plan: Any, judged: Sequence[Any], as_json: bool, whole: dict) -> int:
         from interp.totals import totals
 
         density = self.store.densities()[1]
@@ -186,12 +248,14 @@ class Desk:
             rows = [
                 {arm: r for (m, arm), r in one.results.items() if m == method} for one in judged
             ]
-            found = totals(method, density[features], rows, plan.seed)
+            found = whole.get(method)
+            if found is None or sum(found.statuses.values()) != len(rows):  # of some features only
+                found = totals(method, density[features], rows, plan.seed)
             values = sorted(r["own"].value for r in rows if r["own"].value is not None)
             median = values[len(values) // 2] if values else None
             out["methods"][method] = {**asdict(found), "median": median}
             if not as_json:
-                print(_line(self.judge.name, method, found, median, len(rows)))
+                print(line(self.judge.name, method, found, median, len(rows)))
         if as_json:
             print(json.dumps(out))
         return 0
@@ -210,9 +274,16 @@ class Desk:
 
 
 def open_desk(
-    workspace: Path, name: str, judge: str, run: str | None, service: Any, key: str | None = None
+    workspace: Path,
+    name: str,
+    judge: str,
+    run: str | None,
+    service: Any,
+    key: str | None = None,
+    phase: str = "explaining",
 ) -> Desk:
-    """Everything at hand for one run. WorkbenchError for a name that is not there."""
+    """Everything at hand for one run. WorkbenchError for a name that is not there. phase: what is
+    done at it, in a job's progress."""
     from data.features_store import FeatureStore
     from data.schema import open_root
     from data.workspace import Workspace
@@ -227,63 +298,18 @@ def open_desk(
     lookup = LexicalJudge(vocabulary)
     run_name = run or f"{name}-{_as_name(judge)}"
     folder = place.run(run_name)
-    opened = None
+    opened, calls = None, Calls(phase)
     if judge != "people":
         record = folder / "calls.jsonl"
-        opened = open_judge(judge, vocabulary, place.llm_cache, record, service, key)
+        opened = open_judge(
+            judge, vocabulary, place.llm_cache, record, service, key, on_progress=calls.came
+        )
     told = "people" if opened is None else opened.name
-    return Desk(name, place, root, store, opened, lookup, run_name, told, folder)
-
-
-def candidate_row(place: int, candidate: Any) -> Any:
-    from data.judged import CandidateRow
-
-    e = candidate.explanation
-    status = e.status if e.status != "ok" else candidate.status
-    return CandidateRow(e.feature, place, e.text, candidate.value, status, e.reason)
-
-
-def score_of(row: Any) -> Any:
-    """The headline of one feature."""
-    from data.records import Score
-
-    n_tokens = row.details.get("tokens", 0)
-    n_documents = row.details.get("documents", 0)
-    return Score(
-        row.feature, row.method, row.value, row.low, row.high, n_tokens, n_documents, row.status,
-        row.reason, row.n_ok, row.n, row.wanted,
+    return Desk(
+        name, place, root, store, opened, lookup, run_name, told, folder, service, calls
     )  # fmt: skip
-
-
-def _line(judge: str, method: str, found: Any, median: float | None, n: int) -> str:
-    """One method in a line, with its lift over each baseline."""
-    what = "r" if method == "simulate" else method
-    if median is None:
-        return f"{judge}: no {what} score over {n:,} features: {_counts(found.statuses)}"
-    missing = n - sum(k for status, k in found.statuses.items() if status in ("ok", "constant"))
-    line = (
-        f"{judge}: median {what} {median:.3f}, mean {found.uniform.value:.3f} "
-        f"over {n - missing:,} features ({missing:,} not scored)"
-    )
-    for arm, lift in found.lift.items():
-        if lift.value is not None:
-            ends = "" if lift.low is None else f" [{lift.low:+.3f}, {lift.high:+.3f}]"
-            line += f"\n  over {arm}: {lift.value:+.3f}{ends}, {lift.n:,} features"
-    return line
-
-
-def _counts(statuses: dict[str, int]) -> str:
-    return ", ".join(f"{n:,} {status}" for status, n in statuses.items())
 
 
 def _as_name(judge: str) -> str:
     """A judge's name as part of a folder's."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", judge).strip("-.")[:80]
-
-
-def _reasons(explanations: Iterable[Any]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for one in explanations:
-        if one.status != "ok":
-            found[one.reason] = found.get(one.reason, 0) + 1
-    return dict(sorted(found.items(), key=lambda pair: -pair[1]))

@@ -38,19 +38,21 @@ class ScoreArgs:
 def run(args: ScoreArgs) -> int:
     from commands import judging
     from commands.feature_list import feature_list
-    from commands.progress import track
     from interp.autointerp import Plan
     from interp.items import Mix
 
     methods = tuple(name.strip() for name in args.method.split(",") if name.strip())
     others = tuple(name.strip() for name in args.baselines.split(",") if name.strip())
-    desk = judging.open_desk(args.workspace, args.name, args.judge, args.run, args.service)
+    desk = judging.open_desk(
+        args.workspace, args.name, args.judge, args.run, args.service, phase="scoring"
+    )  # fmt: skip
     others = others if desk.judge is not None and desk.judge.is_language_model else ()
     plan = Plan(
         methods=methods, arms=("own", *others), mode=args.mode, each=args.each, rounds=args.rounds,
         mix=Mix(args.top, args.band, args.silent, args.width), seed=args.seed,
     )  # fmt: skip
-    said = desk.explained(feature_list(args.features, desk.store.n_features))
+    features = feature_list(args.features, desk.store.n_features)
+    said = (desk.rehearsed if args.estimate else desk.explained)(features)
     if args.estimate or desk.judge.is_language_model:
         done = desk.tell_estimate(plan, lambda run: run.score(said), args.json, args.estimate)
         if args.estimate:
@@ -62,6 +64,5 @@ def run(args: ScoreArgs) -> int:
             judged.extend(block)
             yield len(judged)
 
-    for _ in track(blocks(), "scoring", lambda done: (done, len(said))):
-        pass
+    desk.follow(blocks(), "scoring", len(said))
     return desk.keep_scores(plan, judged, args.json)

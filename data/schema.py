@@ -351,8 +351,10 @@ class Root:
         cursor = self.cursor()
         try:
             yield (cursor, *aliases)
-        except duckdb.Error as error:
-            if isinstance(error, duckdb.IOException) or "orrupt" in str(error):
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            # What DuckDB finds while Arrow reads from it comes as Arrow's error, with its words.
+            told = isinstance(error, duckdb.IOException) or "IO Error:" in str(error)
+            if told or "orrupt" in str(error):
                 raise StoreError(_damaged(" or ".join(map(str, paths)), error)) from None
             raise
         finally:
@@ -386,12 +388,12 @@ class Root:
             meta = read_meta(cursor, alias)
             _check_schema(path, meta.get("schema"))
             _check_weights(path, meta.get("weights_sha256"))
-        except duckdb.Error as error:
-            self._detach(alias)
-            raise StoreError(_damaged(path, error)) from None
         except StoreError:
             self._detach(alias)
             raise
+        except (duckdb.Error, ValueError) as error:  # also a meta that is no JSON
+            self._detach(alias)
+            raise StoreError(_damaged(path, error)) from None
         finally:
             cursor.close()
 

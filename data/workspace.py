@@ -8,6 +8,8 @@ Out: paths; the small JSON files as dicts; context managers under which a file o
                          features.duckdb  extra/<kind>-<hash>.duckdb
     activations/<hash>/  shards and manifest.json
     autointerp/<run>/    run.json  results.duckdb  calls.jsonl  batches/
+    arms/<study>/        plan.json  plan.sha256  ran.json  runs/  report.*: several SAEs compared
+    lms/<name>/          language models whose weights were drawn again
     llm_cache/<key>.json every reply of a language-model service, kept (data/llm_cache.py)
     jobs/<id>/           job.json  progress.jsonl  log.txt
     lab.jsonl            what people wrote about features; lab.duckdb is its index

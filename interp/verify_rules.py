@@ -65,11 +65,14 @@ def weights(examples: Mapping[str, np.ndarray], sizes: Mapping[tuple[int, str], 
     sizes: by (feature, part); part "" for all fires. What holds fires must have a sample. Where
     everything was taken the weights must add up to the last token; else those of all features
     together must within FAR standard errors (Cohen and Kaplan 2007: each token adds
-    copies^2 (1 - p) / p^2).
+    copies^2 (1 - p) / p^2). A text with many copies that was not drawn is missing from the sum and
+    from that error too: too little must be beyond what texts of as many copies as any in the
+    examples can explain, most copies * fires (1 - p) / p a feature (own).
     """
     tally, told = Tally("weights of samples", 0.0), []
     fired = np.isin(examples["kind"], ("active", "quantile"))
     there = set(examples["kind"][fired].tolist())
+    most = int(examples["copies"].max(initial=1))
     for part in sorted({part for _, part in sizes}):
         kind = "quantile" if part else "active"
         if kind not in there:
@@ -93,7 +96,13 @@ def weights(examples: Mapping[str, np.ndarray], sizes: Mapping[tuple[int, str], 
             ),
         )
         if noise.any():
-            miss = (sums.sum() - counts.sum()) / math.sqrt(noise.sum())
+            off, variance = sums.sum() - counts.sum(), noise.sum()
+            if off < 0:
+                chance = np.ones(len(features))  # inclusion: the same for all of a sample
+                chance[who] = p
+                unseen = np.minimum(counts, most) * counts * (1 - chance) / chance
+                variance = max(variance, unseen.sum())
+            miss = off / math.sqrt(variance)
             told.append(f"{name} {sums.sum() / counts.sum():.3f} ({miss:+.1f} s.e.)")
             tally.expect(np.array([abs(miss) < FAR]), lambda _, told=told[-1]: told)
     tally.note = "share of the fires they stand for: " + ", ".join(told) if told else ""

@@ -76,6 +76,11 @@ class StatisticsCheck:
         """How many of the unsure fires the store counted, [features]."""
         return np.clip(self.stored["fires"] - self.counts.fires[0], 0, self.counts.fires[1])
 
+    def _either(self) -> np.ndarray:
+        """How many of the fires the store counted may be others of the unsure ones, [features]."""
+        taken = self._taken()
+        return np.minimum(taken, self.counts.fires[1] - taken)
+
     def _tally(self, name: str) -> Tally:
         return Tally(name, self.tolerance)
 
@@ -171,9 +176,8 @@ class StatisticsCheck:
 
     def _powers(self) -> tuple[np.ndarray, np.ndarray]:
         """Sums of f, f^2, f^3, f^4 [4, features], and by how much they may be off."""
-        c, taken = self.counts, self._taken()
+        c, taken, either = self.counts, self._taken(), self._either()
         share = taken / np.maximum(c.fires[1], 1)
-        either = np.minimum(taken, c.fires[1] - taken)
         exponents = np.arange(1, 5)[:, None]
         smallest = np.where(c.fires[1] > 0, c.smallest, 0.0)
         spread = c.largest[1] ** exponents - smallest**exponents
@@ -199,19 +203,39 @@ class StatisticsCheck:
             third = raw[2] - 3 * mean * raw[1] + 2 * mean**3
             fourth = raw[3] - 4 * mean * raw[2] + 6 * mean**2 * raw[1] - 3 * mean**4
             skew, kurtosis = third / sd**3, fourth / variance**2 - 3
-        tally.add(stored["mean"], mean, self._at, noise)
-        tally.add(stored["sd"], sd, self._at, noise + 1e-7 * np.nan_to_num(mean))
+        shift, *others = self._exchanged(mean, variance, third)
+        tally.add(stored["mean"], mean, self._at, noise + shift)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            of_sd = sd - np.sqrt(np.maximum(variance - others[0], 0))
+            of_skew = others[1] / sd**3 + 1.5 * np.abs(skew) * others[0] / variance
+            of_kurtosis = others[2] / variance**2 + 2 * (kurtosis + 3) * others[0] / variance
+        tally.add(stored["sd"], sd, self._at, noise + of_sd + 1e-7 * np.nan_to_num(mean))
         told = np.flatnonzero(
             np.nan_to_num(sd) > np.maximum(1e-3 * np.nan_to_num(mean), 100 * noise)
         )
         at = lambda i: self._at(told[i])  # noqa: E731
         relative = (noise / sd)[told]
         skew, kurtosis = skew[told], kurtosis[told]
-        tally.add(stored["skew"][told], skew, at, 3 * relative * (1 + np.abs(skew)), 1.0)
-        tally.add(
-            stored["kurtosis"][told], kurtosis, at, 4 * relative * (4 + np.abs(kurtosis)), 1.0
-        )
+        of_skew = 3 * relative * (1 + np.abs(skew)) + of_skew[told]
+        of_kurtosis = 4 * relative * (4 + np.abs(kurtosis)) + of_kurtosis[told]
+        tally.add(stored["skew"][told], skew, at, of_skew, 1.0)
+        tally.add(stored["kurtosis"][told], kurtosis, at, of_kurtosis, 1.0)
         return tally
+
+    def _exchanged(
+        self, mean: np.ndarray, variance: np.ndarray, third: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """By how much mean and central moments 2, 3 and 4 [features] may be off because it is not
+        known which of the unsure fires the store counted: those of a TopK SAE differ widely."""
+        c = self.counts
+        either = np.where(self.n > 0, self._either() / np.maximum(self.n, 1), 0.0)
+        low = np.where(either > 0, c.smallest, 0.0)
+        high, mean = np.where(either > 0, c.largest[1], 0.0), np.nan_to_num(mean)
+        reach = np.maximum(np.abs(low - mean), np.abs(high - mean))
+        shift = either * (high - low)
+        square = either * reach**2 + shift**2
+        cube = 2 * either * reach**3 + 3 * shift * np.nan_to_num(variance)
+        return shift, square, cube, either * reach**4 + 4 * shift * np.abs(np.nan_to_num(third))
 
     def _largest(self) -> Tally:
         tally, c = self._tally("maxima"), self.counts

@@ -216,7 +216,7 @@ def test_a_part_of_the_features_under_a_name_of_ones_own(workspace, capsys):
     assert sorted(found) == [3, 4, 5, 8] and found[3] == first[3], "the others keep theirs"
     assert sorted(scored("all")) == [3, 4, 5, 8]
     assert run.main(f"score one --features 0 {mine}".split()) == 2
-    assert "run 'mine' explains none of --features 0" in capsys.readouterr().err
+    assert "run 'mine' explains none of these features" in capsys.readouterr().err
     root.close()
 
 

@@ -7,6 +7,7 @@ Out: HTML strings; ui/styles gives them their looks.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 
 from data.records import Explanation, FeatureStats, Score
@@ -20,6 +21,15 @@ ARCHITECTURES = {
     "standard": "ReLU",
     "matryoshka": "Matryoshka",
 }
+
+
+# Signs that turn text around, so that it reads otherwise than it is.
+TURNS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def safe(text: str) -> str:
+    """What others wrote, as HTML: escaped, and in its own order."""
+    return html.escape(TURNS.sub("�", text))
 
 
 def facts(rows: Sequence[tuple[str, str | None]]) -> str:
@@ -76,21 +86,47 @@ def label(explanation: Explanation) -> str:
     """What a judge says the feature stands for, and who says so."""
     if explanation.status != "ok":
         text = f"no label: {explanation.reason or explanation.status}"
-        return f'<div class="label"><em>{html.escape(text)}</em></div>'
+        return f'<div class="label"><em>{safe(text)}</em></div>'
     return (
-        f'<div class="label">{html.escape(explanation.text)} '
-        f"<small>{html.escape(judge_name(explanation.judge))}</small></div>"
+        f'<div class="label">{safe(explanation.text)} '
+        f"<small>{safe(judge_name(explanation.judge))}</small></div>"
     )
 
 
+MEASURES = {  # what the value of a method is called
+    "simulate": "r", "estimate": "ρ", "detect": "balanced accuracy", "fuzz": "balanced accuracy",
+    "intruder": "intruders found",
+}  # fmt: skip
+
+
 def score_text(score: Score) -> str:
-    """A score in one line: value, interval, sample; a failure by its reason, never as a number."""
-    if score.status == "failed":
-        return f"score failed: {score.reason}"
-    if score.status != "ok" or score.value is None:
-        return f"not scored{': ' + score.reason if score.reason else ''}"
-    name = "correlation" if score.method == "simulate" else score.method
-    return f"{name} {interval(score.value, score.low, score.high)}"
+    """`r = 0.61 [0.48, 0.71], n = 40/40, failed 0`; a failure by its reason, never as a number."""
+    said = result_text(score.method, score.status, score.value, score.low, score.high,
+                       score.n_ok, score.n, score.wanted, score.reason)  # fmt: skip
+    if score.status == "ok" and score.n is None:  # of a run that did not keep them
+        return f"{said}, {score.n_tokens:,} tokens of {score.n_documents:,} documents"
+    return said
+
+
+def result_text(
+    method: str, status: str, value: float | None, low: float | None, high: float | None,
+    n_ok: int | None, n: int | None, wanted: int | None, reason: str,
+) -> str:  # fmt: skip
+    """A result in one line: value, interval, windows answered of those wanted, how many failed."""
+    name = MEASURES.get(method, method)
+    rests = ""
+    if n is not None and n_ok is not None:
+        rests = f", n = {n_ok:,}/{wanted or n:,}, failed {n - n_ok:,}"
+    if status == "ok" and value is not None:
+        return f"{name} = {interval(value, low, high)}{rests}"
+    # The reason need not say again what the status does.
+    for again in (": the correlation is undefined", ": the value is withheld"):
+        reason = reason.removesuffix(again)
+    why = f": {reason}" if reason else ""
+    if status == "constant":
+        return f"{name} is undefined{why or ': constant prediction'}; 0 in means{rests}"
+    words = {"withheld": "withheld", "failed": "score failed", "not_run": "not scored"}
+    return f"{words.get(status, 'not scored')}{why}{rests if status == 'withheld' else ''}"
 
 
 def interval(value: float | None, low: float | None, high: float | None) -> str | None:

@@ -22,7 +22,7 @@ import streamlit as st
 from data import effects_store, neighbours_store
 from data.access import Person
 from data.effects_store import EffectsStore
-from data.errors import WorkspaceError
+from data.errors import StoreError, WorkspaceError
 from data.features_store import FeatureStore
 from data.jobs import Jobs
 from data.lab import Lab
@@ -31,6 +31,7 @@ from data.neighbours_store import MapStore, NeighboursStore
 from data.schema import Root
 from data.workspace import Workspace
 from ui import cards
+from ui.keys import known
 
 STYLES = Path(__file__).with_name("styles")
 FIRST = "overview"
@@ -96,9 +97,21 @@ class Shell:
 
     def store(self) -> FeatureStore:
         """The feature store of the chosen SAE; StoreError if it cannot be read."""
-        results = self.workspace.results(self.sae)
+        results, _ = self.results()
         marks = LabMarks(self.root, self.lab, self.sae)
         return FeatureStore(self.root, self._features, results, marks)
+
+    def results(self) -> tuple[Path | None, str]:
+        """The newest run's labels and scores, and why they cannot be read if they cannot: features
+        can be looked at without."""
+        path = self.workspace.results(self.sae)
+        try:
+            if path is not None:
+                with self.root.reading(path):
+                    pass
+        except StoreError as error:
+            return None, str(error)
+        return path, ""
 
     def effects(self) -> EffectsStore | None:
         """What ablation says of the harvest's features; None: not computed."""
@@ -159,6 +172,10 @@ def address(page: str, sae: str | None, keys: Iterable[str]) -> dict[str, str]:
     after the browser's Back.
     """
     wanted = set(keys)
+    unknown = sorted(st.query_params.keys() - known.KEYS)
+    if unknown:
+        names = ", ".join(key[:40] for key in unknown[:5])
+        st.warning(plain(f"This app does not know {names} of the address, and left it out."))
     params = {key: value for key, value in st.query_params.items() if key in wanted}
     remembered = st.session_state.get(f"address:{page}:{sae}", {})
     entered = st.session_state.get("page") != page

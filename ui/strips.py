@@ -125,6 +125,53 @@ def signed(
     return "".join(out)
 
 
+def halves(
+    row: Sequence[Piece],
+    maximum: float | None,
+    predicted: Sequence[float],
+    full: float,
+    peak: int | None = None,
+) -> str:
+    """Running text with two colours a token: what is real above (orange, the feature's scale),
+    what was predicted below (blue, evenly from 0 to `full`).
+
+    predicted: one number a token, by position; of tokens that share a character the largest shows.
+    """
+    out = []
+    for piece in row:
+        said = max(predicted[piece.first : piece.last + 1], default=0.0)
+        real, guess = level(piece.value, maximum), shade_evenly(said, full)
+        here = " pk" * (peak is not None and piece.first <= peak <= piece.last)
+        inner = _inner(piece.text or "∅", False, active=real + guess > 0)
+        if not real and not guess:
+            out.append(f'<span class="pk">{inner}</span>' if here else inner)
+            continue
+        tip = html.escape(about(piece.text, f"real {piece.value:.3g}", f"predicted {said:.3g}"))
+        names = f"hf r{real} p{guess}{here}"
+        out.append(f'<mark class="{names}" tabindex="0" data-t="{tip}">{inner}</mark>')
+    return "".join(out)
+
+
+def shade_evenly(value: float, full: float) -> int:
+    """Colour class 1..10 of a prediction in even steps up to `full`, 0 of none."""
+    if value <= 0 or full <= 0:
+        return 0
+    return min(LEVELS, max(1, math.ceil(LEVELS * value / full - 1e-9)))
+
+
+def legend_of_halves(maximum: float | None, full: str) -> str:
+    """Both scales of `halves`, each with its ends."""
+    real = "".join(f'<span class="a{n}"></span>' for n in range(1, LEVELS + 1))
+    said = "".join(f'<span class="n{n}"></span>' for n in range(1, LEVELS + 1))
+    end = "no activation" if not maximum else f"{maximum:.3g}, its corpus maximum (log-like)"
+    return (
+        '<div class="legend two-scales"><b>above: real</b><span>0</span>'
+        f'<span class="ramp">{real}</span><span>{html.escape(end)}</span>'
+        f'<b>below: predicted</b><span>0</span><span class="ramp">{said}</span>'
+        f"<span>{html.escape(full)} (even steps)</span></div>"
+    )
+
+
 def kwic(row: Sequence[Piece], maximum: float | None, peak: int, rank: Rank | None = None) -> str:
     """Three cells, the piece with token `peak` in the middle (keyword in context)."""
     left = [piece for piece in row if piece.last < peak]

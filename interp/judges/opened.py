@@ -18,7 +18,7 @@ from interp.judges.calls import Caller, Progress
 from interp.judges.judge import Judge
 from interp.judges.lexical import LexicalJudge
 from interp.judges.limits import Limits
-from interp.judges.named import client_named
+from interp.judges.named import KINDS, available, client_named
 from interp.judges.prompted import Asking, PromptedJudge
 from interp.judges.retry import Retry
 from interp.judges.service import Service
@@ -59,6 +59,9 @@ def open_judge(
     Both are needed by a language model. WorkbenchError for a name, a key or a cap that is wrong."""
     if name == "lexical":
         return LexicalJudge(vocabulary)
+    if name.partition(":")[0] not in KINDS:
+        others = ", ".join(offer.pattern for offer in available())
+        raise WorkbenchError(f"no judge {name!r}: there are lexical, people, {others}")
     service = service or Service()
     client = client_named(name, key, service.timeout)
     if replies is None:

@@ -18,7 +18,7 @@ from interp.judges.opened import open_judge
 
 
 def test_an_unknown_judge_is_refused():
-    with pytest.raises(WorkbenchError, match="no language-model judge 'nobody'.*gemini:MODEL"):
+    with pytest.raises(WorkbenchError, match="no judge 'nobody': there are lexical, people"):
         open_judge("nobody", {}, Path("replies"))
 
 

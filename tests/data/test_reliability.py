@@ -148,6 +148,15 @@ def test_a_flipped_byte_anywhere_is_told_or_changes_nothing(stores, told, tmp_pa
     assert FeatureStore(root, stores[1]).feature(3).feature == 3, "the root lives on"
 
 
+def test_damage_that_arrow_comes_upon_is_told(stores, root):
+    """What DuckDB finds while Arrow streams its rows comes as an OSError of Arrow."""
+    with pytest.raises(StoreError, match="cannot be read as a DuckDB .* make it again"):
+        with root.reading(stores[0]):
+            raise OSError("Data Corruption Error: Corrupt database file: computed checksum 1")
+    with pytest.raises(FileNotFoundError), root.reading(stores[0]):
+        raise FileNotFoundError(2, "No such file or directory")
+
+
 def test_a_store_cut_short_anywhere_is_told(stores, told, tmp_path, root):
     whole = stores[0].read_bytes()
     keep = [0, 1, HEADER - 1, HEADER, 3 * HEADER, 3 * HEADER + 1, len(whole) // 2]
@@ -439,3 +448,12 @@ def test_what_can_be_resumed_goes_in_one_step(tmp_path, monkeypatch):
     with workspace.unfinished_harvest("a", keep=True):
         pass
     assert list((tmp_path / "saes").iterdir()) == []
+
+
+def test_a_meta_that_is_no_json_is_told_and_told_again(stores, root, tmp_path):
+    path = Path(shutil.copy(stores[0], tmp_path / "features.duckdb"))
+    with duckdb.connect(str(path)) as con:
+        con.execute("UPDATE meta SET value = '{' WHERE key = 'seed'")
+    for _ in range(2):
+        with pytest.raises(StoreError, match="cannot be read"):
+            root.attach(path)

@@ -277,15 +277,15 @@ def test_a_list_over_a_run_of_some_features(tmp_path, root):
     """Labels stand beside their own features, also where a run has others or none."""
     handmade.write(tmp_path / "features.duckdb")
     labels = [Explanation(i, "lexical", f"label {9 - i}", {}) for i in (2, 4, 77)]
-    write_results(tmp_path / "some.duckdb", {}, labels, [])
-    write_results(tmp_path / "none.duckdb", {}, [], [])
-    some = FeatureStore(root, tmp_path / "features.duckdb", tmp_path / "some.duckdb")
+    write_results(tmp_path / "results.duckdb", {}, labels, [])
+    write_results(tmp_path / "none" / "results.duckdb", {}, [], [])
+    some = FeatureStore(root, tmp_path / "features.duckdb", tmp_path / "results.duckdb")
     rows, _ = some.rows(FeatureFilter(sort="label"))
     assert [(row.feature, row.label) for row in rows[:3]] == [
         (4, "label 5"), (2, "label 7"), (0, None),
     ]  # fmt: skip
     assert [row.feature for row in some.rows(FeatureFilter(text="LABEL"))[0]] == [2, 4]
-    none = FeatureStore(root, tmp_path / "features.duckdb", tmp_path / "none.duckdb")
+    none = FeatureStore(root, tmp_path / "features.duckdb", tmp_path / "none" / "results.duckdb")
     assert len(none.rows(FeatureFilter(sort="label"))[0]) == 6
     assert none.rows(FeatureFilter(text="label"))[1] == 0
     assert some.rows(FeatureFilter(sort="label"))[0] == rows, "one run's columns are not another's"

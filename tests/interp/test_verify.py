@@ -10,6 +10,7 @@ import copy
 import functools
 from collections.abc import Iterator
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,7 @@ from interp import verify_rules
 from interp.harvest import Harvest, HarvestConfig
 from interp.recompute import Documents, Recomputer, StoredContexts, margin, recomputer_of
 from interp.stats import Histogram, pre_edges
-from interp.tally import Tally
+from interp.tally import Check, Tally
 from interp.verify import ExampleCheck, ExampleRows
 from interp.verify_counts import Counts
 from interp.verify_statistics import StatisticsCheck, rules_of
@@ -607,6 +608,57 @@ def test_a_tally_by_hand():
     assert ranged.check.wrong == 2 and ranged.check.where == "rule 1"
     ranged.add_flips(3)
     assert ranged.check.flips == 3
+
+
+def _weights_of(inclusion: float, copies_elsewhere: int) -> Check:
+    """100 features of 1,000 fires, 10 drawn of each, single texts; one more example is `random`."""
+    examples = {
+        "kind": np.array(["active"] * 1_000 + ["random"], dtype=object),
+        "part": np.array([""] * 1_001, dtype=object),
+        "feature": np.append(np.arange(1_000) // 10, 0),
+        "inclusion": np.append(np.full(1_000, inclusion), 0.1),
+        "copies": np.append(np.ones(1_000, dtype=int), copies_elsewhere),
+    }
+    return verify_rules.weights(examples, {(i, ""): 1_000 for i in range(100)})
+
+
+def test_a_text_with_many_copies_that_was_not_drawn_is_no_difference():
+    """The weights give half of the fires. The other half may be a text with 500 copies each, where
+    there is such a text; without one, they are missing."""
+    right = _weights_of(0.02, 500)
+    assert right.wrong == 0 and "active 0.500 (-1.0 s.e.)" in right.note
+    assert _weights_of(0.02, 1).wrong == 1
+    assert _weights_of(0.005, 500).wrong == 1, "too much cannot be for texts that were not drawn"
+
+
+def test_which_of_the_unsure_fires_were_counted_moves_the_moments():
+    """Of a TopK SAE they may be any size: here 1 and 60 beside sure fires of 2 to 11, of which the
+    store counted the second. The stored moments are numpy's own of those eleven."""
+    from scipy.stats import kurtosis, skew
+
+    sure = np.arange(2.0, 12.0)
+    powers = np.array([[(v**k).sum() for k in (1, 2, 3, 4)] for v in (sure, np.array([1.0, 60.0]))])
+    counts = SimpleNamespace(
+        fires=np.array([[10], [2]]), powers=powers[:, :, None], noise=np.zeros(1),
+        largest=np.array([[11.0], [60.0]]), smallest=np.array([1.0]),
+    )  # fmt: skip
+    values = np.append(sure, 60.0)
+
+    def moments(**changes) -> Check:
+        stored = {
+            "fires": [11], "feature": [0], "mean": values.mean(), "sd": values.std(),
+            "skew": skew(values), "kurtosis": kurtosis(values),
+        } | changes  # fmt: skip
+        stored = {name: np.atleast_1d(value) for name, value in stored.items()}
+        return StatisticsCheck({}, stored, {}, np.zeros(1), counts, TOLERANCE)._moments().check
+
+    found = moments()
+    assert found.wrong == 0 and found.within_noise == 4
+    for name, value in (("mean", 20.0), ("sd", 40.0), ("skew", 1e4), ("kurtosis", 1e5)):
+        assert moments(**{name: value}).wrong == 1, name
+    counts.fires[1] = 0  # all are sure: nothing may be another
+    counts.powers[1] = 0
+    assert moments(fires=10).wrong == 4
 
 
 def test_identity_names_what_differs():

@@ -51,3 +51,29 @@ def test_a_person_finds_a_feature(built, tmp_path):
     assert all(url.rsplit("/", 1)[0].endswith("/_stcore") for url in missing)
     assert not [text for text in problems if "Failed to load resource" not in text]
     assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_back_leads_from_page_to_page_as_they_were_seen(built, tmp_path):
+    """Streamlit writes two steps of history for one page; half-way steps were never seen."""
+    from playwright.sync_api import expect
+
+    here = ("--workspace", str(built))
+    with served(ROOT / "app.py", tmp_path / "log.txt", *here) as address, opened() as browser:
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(90_000)
+        listed = f"{address}/features?sae=small&sort=max&dir=desc"
+        page.goto(listed)
+        page.get_by_role("button", name="Random feature").click()
+        page.wait_for_url("**/feature?*f=*")
+        expect(page.locator("mark").first).to_be_visible()
+        seen = page.url
+        page.get_by_role("link", name="Jobs", exact=True).click()
+        page.wait_for_url("**/jobs?sae=small")
+        expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+        page.go_back()
+        page.wait_for_url(seen)
+        expect(page.locator("mark").first).to_be_visible()
+        page.go_back()
+        page.wait_for_url(listed)
+        expect(page.get_by_role("heading", name="Features")).to_be_visible()

@@ -150,7 +150,7 @@ def test_a_bad_address_is_refused_with_a_way_out(built, open_page, params, words
 
 def test_a_page_beyond_the_list_offers_the_first(built, open_page):
     test = open_page(built, "features", page="99", alive="yes")
-    assert "no such page" in words_of(test)
+    assert "There is no page 99: this list has 2." in words_of(test)
     click(test, "First page")
     assert test.query_params["alive"] == "yes" and listed(test)
 

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
 from ui.figures import frame
+
+POINTS = 300  # features up to which each is drawn
+
+
+def by_arm(
+    arms: Mapping[str, Sequence[float]], title: str, chance: float | None = None, height: int = 0
+) -> go.Figure | None:
+    """One box an arm, the explanation's on top, with every feature as a point while they are few.
+
+    arms: name -> values of the features that have one; None without any.
+    """
+    shown = {name: np.asarray(values, float) for name, values in arms.items() if len(values)}
+    if not shown:
+        return None
+    layout = frame.axes(title, "", height or 96 + 52 * len(shown), top=20)
+    low = min(0.0, min(float(v.min()) for v in shown.values()))
+    layout["xaxis"]["range"] = [low - 0.03, max(1.03, max(float(v.max()) for v in shown.values()))]
+    layout["yaxis"]["gridcolor"] = frame.CLEAR
+    traces = []
+    for at, (name, values) in enumerate(reversed(shown.items())):
+        colour = frame.BLUE if at == len(shown) - 1 else "rgba(140,140,140,.9)"
+        traces.append({
+            "type": "box", "orientation": "h", "x": values, "name": name, "boxmean": True,
+            "boxpoints": "all" if len(values) <= POINTS else "outliers", "jitter": 0.6,
+            "pointpos": 0, "marker": {"color": colour, "size": 4, "opacity": 0.45},
+            "line": {"color": colour, "width": 1.4}, "fillcolor": frame.FAINT, "width": 0.62,
+            "hoveron": "boxes",
+        })  # fmt: skip
+    if chance is not None:
+        frame.vertical(layout, chance, "chance", frame.GREY, "left")
+    return go.Figure(traces, layout)
 
 
 def score_histogram(values: Sequence[float], height: int = 240) -> go.Figure | None:

@@ -1,35 +1,48 @@
 """Auto-interp: what judges say features stand for, and how well that predicts their activations.
 
-In:  the auto-interp runs of the chosen SAE. Out: the page; new runs start as jobs.
+In:  the auto-interp runs of the chosen SAE. Out: the page: results, prompts and replies, a new run.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import streamlit as st
 
 from data.errors import StoreError, WorkbenchError
 from ui.keys import autointerp as keys
-from ui.pages.panels import autointerp_runs, job_actions, job_progress
+from ui.keys.autointerp import RunView
+from ui.pages.panels import (
+    autointerp_beside,
+    autointerp_calls,
+    autointerp_live,
+    autointerp_new,
+    autointerp_results,
+    job_actions,
+)
+from ui.pages.panels.autointerp_failures import start
+from ui.pages.panels.autointerp_go import PAGE, go
 from ui.shell import Shell, address, not_yet, plain, set_address, show_error
 
-PAGE = "autointerp"
 NEEDS_SAE = True
+PARTS = {"results": "Results", "calls": "Prompts and replies", "new": "New run"}
 
 
 def page(shell: Shell) -> None:
     st.title("Auto-interp")
     st.caption(
-        "A judge reads examples of a feature and says what it stands for; the label is then scored "
-        "by how well it predicts activations on text the judge never saw."
+        "A judge reads examples of a feature and says what it stands for; the explanation is then "
+        "scored by how well it predicts activations on text the judge never saw."
     )
     params = address(PAGE, shell.sae, keys.KEYS)
     try:
         view = keys.read_view(params)
         runs = [run for run in shell.workspace.runs(shell.sae)
                 if (shell.workspace.run(run) / "results.duckdb").is_file()]  # fmt: skip
-        if view.run is not None and view.run not in runs:
-            there = ", ".join(runs) or "none yet"
-            raise WorkbenchError(f"no run {view.run!r:.60} of {shell.sae}: there is {there}")
+        for run in (view.run, *view.others):
+            if run is not None and run not in runs:
+                there = ", ".join(runs) or "none yet"
+                raise WorkbenchError(f"no run {run!r:.60} of {shell.sae}: there is {there}")
     except WorkbenchError as error:
         show_error(error)
         st.button("Show the newest run", on_click=set_address, args=(PAGE, shell.sae, {}))
@@ -41,51 +54,83 @@ def page(shell: Shell) -> None:
             arguments = job_actions.step(shell, "harvest", shell.sae)
             job_actions.start(shell, arguments, job_actions.step_title("harvest", shell.sae))
         return
-    _start(shell, bool(runs))
-    if not runs:
-        st.info(
-            "No feature of this SAE has a label yet. The lexical baseline labels all of them in "
-            "about a minute, without a key and without a network."
-        )
+    busy = autointerp_live.show(shell)
+    try:
+        _parts(shell, view, runs, busy)
+    except WorkbenchError as error:
+        show_error(error)
+
+
+def _parts(shell: Shell, view: RunView, runs: list[str], busy: bool) -> None:
+    if not runs and view.part != "new":
+        _first(shell, view, busy)
         return
-    chosen = _choose(shell, runs, view)
+    _tabs(shell, view, runs)
+    if view.part == "new":
+        autointerp_new.show(shell, view, busy)
+        return
+    run = _choose(shell, runs, view)
+    if view.part == "calls":
+        autointerp_calls.show(shell, run, view)
+        return
     try:
         content = shell.store().meta.get("content_hash")
     except StoreError as error:
         st.warning(plain(job_actions.shown(shell, str(error))))
         content = None
-    autointerp_runs.show(shell, chosen, view, content)
+    others = [name for name in view.others if name != run]
+    if others:
+        autointerp_beside.show(shell, [run, *others], view.method or "simulate")
+    autointerp_results.show(shell, run, view, content)
 
 
-def _start(shell: Shell, again: bool) -> None:
-    """The button for the one judge there is, and its progress."""
-    running = job_actions.running(shell, "explain", shell.sae)
-    if running:
-        job_progress.strip(shell, running)
-        return
+def _first(shell: Shell, view: RunView, busy: bool) -> None:
+    """Nothing is explained yet."""
+    st.info(
+        "No feature of this SAE has a label yet. The lexical baseline labels all of them in about "
+        "a minute, without a key and without a network; a language model says more, and is asked "
+        "through a key, a server of your own, or a model on this machine."
+    )
     if shell.person.role != "researcher":
         return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        label = "Explain and score again" if again else "Explain and score"
-        if st.button(label, type="secondary" if again else "primary", key="autointerp.start",
-                     icon=":material/psychology:", help="With the lexical baseline."):  # fmt: skip
-            arguments = job_actions.step(shell, "explain", shell.sae)
-            job_actions.start(shell, arguments, job_actions.step_title("explain", shell.sae))
-        if st.button("More options", type="tertiary", key="autointerp.more"):
-            shell.go("jobs", {"new": "explain"})
-        st.caption("The judge is the lexical baseline, which looks tokens up. No language model is "
-                   "connected as a judge.")  # fmt: skip
+    with st.container(horizontal=True):
+        if st.button("Explain and score all by token lookup", type="primary", disabled=busy,
+                     icon=":material/psychology:", key="autointerp.start"):  # fmt: skip
+            start(shell, job_actions.step(shell, "explain", shell.sae),
+                  job_actions.step_title("explain", shell.sae))  # fmt: skip
+        st.button("Choose a judge", key="autointerp.more", on_click=go,
+                  args=(shell, RunView(part="new")))  # fmt: skip
 
 
-def _choose(shell: Shell, runs: list[str], view: keys.RunView) -> str:
-    """The run that is shown: that of the address, else the newest."""
+def _tabs(shell: Shell, view: RunView, runs: list[str]) -> None:
+    st.session_state["autointerp.part"] = view.part
+    parts = [part for part in keys.PARTS if runs or part == "new"]
+
+    def switch() -> None:
+        go(shell, dataclasses.replace(view, part=st.session_state["autointerp.part"]))
+
+    st.segmented_control("Part", parts, key="autointerp.part", required=True, on_change=switch,
+                         format_func=PARTS.get, label_visibility="collapsed")  # fmt: skip
+
+
+def _choose(shell: Shell, runs: list[str], view: RunView) -> str:
+    """The run that is shown: that of the address, else the newest; and those beside it."""
     chosen = view.run or runs[0]
     if len(runs) == 1:
         return chosen
     st.session_state["autointerp.run"] = chosen
 
     def switch() -> None:
-        autointerp_runs.go(shell, keys.RunView(run=st.session_state["autointerp.run"]))
+        go(shell, dataclasses.replace(
+            view, run=st.session_state["autointerp.run"], page=1, feature=None, call=1, only="",
+            others=tuple(n for n in view.others if n != st.session_state["autointerp.run"]),
+        ))  # fmt: skip
 
-    st.selectbox("Run", runs, key="autointerp.run", on_change=switch)
+    left, right = st.columns([1, 1.5], vertical_alignment="bottom")
+    with left:
+        st.selectbox("Run", runs, key="autointerp.run", on_change=switch)
+    with right:
+        if view.part == "results":
+            others = [name for name in runs if name != chosen]
+            autointerp_results.runs_beside(shell, view, chosen, others)
     return chosen

@@ -6,6 +6,7 @@ In:  the feature store, the lab and the filter in the address. Out: the page; a 
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -107,7 +108,12 @@ def _status(store: FeatureStore, current: FeatureFilter, count: int) -> None:
 
 def _nothing_fits(shell: Shell, current: FeatureFilter, count: int) -> None:
     if count:
-        st.info("There is no such page: the list has become shorter.")
+        pages = math.ceil(count / current.page_size)
+        st.info(
+            f"There is no page {current.page:,}: this list has {pages:,}."
+            if pages > 1
+            else f"There is no page {current.page:,}: this list has one."
+        )
         first = replace(current, page=1)
         st.button("First page", on_click=filter_bar.go, args=(shell, first))
         return

@@ -1,4 +1,4 @@
-"""What a feature stands for: the best automatic label with its score, and people's own words.
+"""What a feature stands for: the automatic label with its score, people's own words, all runs.
 
 In:  a `Case`. Out: the panel; a label of one's own is written to the lab at once.
 """
@@ -10,9 +10,8 @@ import html
 import streamlit as st
 
 from data.lab_events import LONGEST
-from data.records import Score
 from ui import cards
-from ui.pages.panels import dialog_focus, feature_job
+from ui.pages.panels import autointerp_feature, dialog_focus, feature_job
 from ui.pages.panels.feature_case import Case
 from ui.pages.panels.feature_marks import saving, when, written
 from ui.shell import plain
@@ -30,33 +29,43 @@ def show(case: Case) -> None:
             _automatic(case)
         with right:
             _own(case)
+        _compared(case)
+
+
+def _compared(case: Case) -> None:
+    """The explanations of all runs beside each other, and new ones."""
+    runs = autointerp_feature.run_names(case)
+    if not runs:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        autointerp_feature.again(case)
+        many = f"Explanations of {len(runs)} runs" if len(runs) > 1 else "How it was scored"
+        key = f"feature.compare.{case.shell.sae}"
+        open_now = st.toggle(many, key=key, help="Each run’s explanation with its score.")
+    if open_now:
+        autointerp_feature.compare(case)
 
 
 def _automatic(case: Case) -> None:
     st.html('<h3 class="panel">Automatic label</h3>')
     shell, sae, feature = case.shell, case.shell.sae, case.feature
-    explanation = case.store.explanation(feature)
+    explanation, score, run = autointerp_feature.newest(case)
     if explanation is None:
         words = ("explain", sae, "--features", str(feature), "--judge", "lexical")
         feature_job.offer(shell, f"explain.{sae}.{feature}", "No label yet.", words, "Explain",
                           f"Explain feature {feature} of {sae}")  # fmt: skip
         return
     st.html(cards.label(explanation))
-    score = case.store.score(feature)
+    if run:
+        st.caption(
+            plain(f"From the run {run}: the newest run has no automatic label of this feature.")
+        )
     if score is None and explanation.status == "ok":
         words = ("score", sae, "--judge", explanation.judge)
         feature_job.offer(shell, f"score.{sae}", "Not scored.", words, "Score all labels",
                           f"Score the labels of {sae}")  # fmt: skip
     elif score is not None:
-        st.caption(plain(_score(score)), help=MEANING)
-
-
-def _score(score: Score) -> str:
-    """`correlation 0.61 [0.48, 0.71], 4,096 tokens of 24 documents`; a failure by its reason."""
-    said = cards.score_text(score)
-    if score.status != "ok":
-        return said
-    return f"{said}, {score.n_tokens:,} tokens of {score.n_documents:,} documents"
+        st.caption(plain(cards.score_text(score)), help=MEANING)
 
 
 def _own(case: Case) -> None:
@@ -66,7 +75,7 @@ def _own(case: Case) -> None:
     if versions:
         newest = versions[0]
         by = f"{newest.who}, {when(newest.time)}"
-        st.html(f'<div class="label">{html.escape(newest.text)} '
+        st.html(f'<div class="label">{cards.safe(newest.text)} '
                 f"<small>{html.escape(by)}</small></div>")  # fmt: skip
     else:
         st.caption("Nobody has labelled it yet.")
@@ -74,10 +83,11 @@ def _own(case: Case) -> None:
         if st.button("Edit label" if versions else "Add a label", key="feature.label",
                      icon=":material/edit:", type="tertiary"):  # fmt: skip
             _edit(case)
+        autointerp_feature.score_words(case)
         if len(versions) > 1:
             with st.popover(f"{len(versions)} versions", type="tertiary"):
                 for one in versions:
-                    words = html.escape(one.text) or "<em>taken away</em>"
+                    words = cards.safe(one.text) or "<em>taken away</em>"
                     by = html.escape(f"{one.who}, {when(one.time)}")
                     st.html(f'<div class="label">{words} <small>{by}</small></div>')
 

@@ -14,7 +14,7 @@ from typing import Any
 import streamlit as st
 
 from data.errors import WorkbenchError
-from ui.shell import plain
+from ui.shell import plain, without_paths
 
 Tell = Callable[[dict], None]  # how far it has come, as in interp/live.py
 AT_ONCE_S = 0.4  # answers that come this soon need no progress shown
@@ -31,7 +31,7 @@ def ready(live: Any, name: str) -> bool:
     if state["state"] == "loading":
         _loading(live, name)
     elif state["state"] == "failed":
-        st.error(plain(f"The model did not load: {state['detail']}"))
+        st.error(plain(f"The model did not load: {without_paths(state['detail'])}"))
         st.button("Try again", key=f"feature.{name}.again", on_click=live.start)
     else:
         with st.container(horizontal=True, vertical_alignment="center"):

@@ -176,8 +176,9 @@ EXPLAIN = Form(
     "labels on text the judge never saw.",
     (
         SAE, FEATURES,
-        Field("judge", "Judge", "choice", "lexical", "lexical: a baseline that looks tokens up; "
-              "it needs neither network nor key.", choices=("lexical",)),
+        Field("judge", "Judge", "choice", "lexical", "lexical: a baseline that looks tokens up, "
+              "without network or key. Language models and people’s words are chosen on the "
+              "Auto-interp page, which tells beforehand what they take.", choices=("lexical",)),
         Field("run", "Name of the run", "text", None, "NAME-JUDGE if empty. " + NAME_HELP,
               more=True),
     ),

@@ -26,7 +26,8 @@ def bookmarks(shell: Shell, view: ListsView, act: Callable) -> None:
             "all features of a filter on the Features page with “Mark all”."
         )
         return
-    st.caption(f"{len(entries):,} bookmarked features, the last changed first.")
+    features = "feature" if len(entries) == 1 else "features"
+    st.caption(f"{len(entries):,} bookmarked {features}, the last changed first.")
     bar = st.container(horizontal=True)
     chosen = lists_entries.show(
         shell, view, entries, f"lists.bookmarks.{view.page}", within={"star": "yes"}

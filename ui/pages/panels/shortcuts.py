@@ -6,7 +6,6 @@ import streamlit as st
 
 KEYS = (
     ("Anywhere", (("S", "search features"), ("H", "this card"), ("Esc", "close a card"))),
-    ("Features", (("← →", "page back and on"),)),
     ("Feature", (
         ("← →", "previous and next feature of the filter you came from"),
         ("B", "bookmark"), ("N", "note"), ("T", "tags"),

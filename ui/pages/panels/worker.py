@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from interp.live import LiveModel
-from ui.shell import Shell, plain
+from ui.shell import Shell, plain, without_paths
 
 
 def ready(shell: Shell, sae: str, key: str) -> LiveModel | None:
@@ -76,7 +76,8 @@ def _show(first: LiveModel, clients: dict, states: dict[str, dict], key: str) ->
 
 
 def _failed(first: LiveModel, saes: list[str], sae: str, state: dict, key: str) -> None:
-    st.error(plain(f"The model did not load: {state['detail']}"), icon=":material/error:")
+    said = f"The model did not load: {without_paths(state['detail'])}"
+    st.error(plain(said), icon=":material/error:")
     st.button(
         "Try again", key=f"{key}.again", on_click=_begin, args=(first, saes),
         icon=":material/restart_alt:",
