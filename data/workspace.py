@@ -178,9 +178,18 @@ class Workspace:
         return self.root / "autointerp" / _checked(name)
 
     def results(self, sae: str) -> Path | None:
-        """results.duckdb of the newest run of that SAE which has one; None if none has."""
-        paths = (self.run(name) / "results.duckdb" for name in self.runs(sae))
-        return next((path for path in paths if path.is_file()), None)
+        """results.duckdb whose labels stand in lists: of the newest run of that SAE by a judge (not
+        by people) that explains at least half as many features as its largest; None: there is none.
+        """
+        found: list[tuple[Path, float]] = []
+        for name in self.runs(sae):
+            path, about = self.run(name) / "results.duckdb", _read_json(self.run(name) / "run.json")
+            if path.is_file() and about.get("judge") != "people":
+                features = about.get("features")
+                found.append((path, features if isinstance(features, int) else float("inf")))
+        counted = [n for _, n in found if n != float("inf")]
+        most = max(counted, default=0)
+        return next((path for path, n in found if 2 * n >= most), None)
 
     @property
     def jobs(self) -> Path:

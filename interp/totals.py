@@ -19,6 +19,7 @@ import numpy as np
 from interp.outcomes import Result
 
 RESAMPLES = 2000
+AT_ONCE = 4_000_000  # counts held at once
 DENSE = 0.1  # features above this are looked at apart (the JumpReLU paper's high-frequency ones)
 
 
@@ -82,10 +83,12 @@ def mean(values: np.ndarray, seed: int, weights: np.ndarray | None = None) -> Me
     value = float((values * w).sum() / w.sum())
     if n < 3:
         return Mean(value, None, None, n)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-    sums = drawn @ w
-    found = (drawn @ (values * w))[sums > 0] / sums[sums > 0]
-    low, high = np.quantile(found, [0.025, 0.975])
+    rng, at_once, found = np.random.default_rng(seed), max(1, AT_ONCE // n), []
+    for start in range(0, RESAMPLES, at_once):
+        drawn = rng.multinomial(n, np.full(n, 1 / n), min(at_once, RESAMPLES - start))
+        sums = drawn @ w
+        found.append((drawn @ (values * w))[sums > 0] / sums[sums > 0])
+    low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
     return Mean(value, float(low), float(high), n)
 
 

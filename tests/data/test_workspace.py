@@ -306,3 +306,21 @@ def test_kill_in_the_middle_of_a_store(tmp_path, delay):
     assert store.meta["n"] in (last, last + 1) and store.n_features == 6
     handmade.write(path)
     assert names(tmp_path) == ["features.duckdb"]
+
+
+def test_labels_in_lists_are_a_judges_and_of_many_features(tmp_path):
+    """A run of one feature, or of people's own words, does not take the labels of all others."""
+    workspace = Workspace.open(tmp_path / "w")
+    runs = (("whole", "lexical", 100), ("one", "gemini:m", 1), ("people", "people", 300))
+    for age, (name, judge, features) in enumerate(runs):
+        folder = workspace.run(name)
+        folder.mkdir(parents=True)
+        about = {"sae": "a", "judge": judge, "features": features}
+        (folder / "run.json").write_text(json.dumps(about))
+        (folder / "results.duckdb").write_bytes(b"")
+        os.utime(folder / "results.duckdb", (age, age))
+    assert workspace.runs("a")[0] == "people"
+    assert workspace.results("a") == workspace.run("whole") / "results.duckdb"
+    os.utime(workspace.run("one") / "results.duckdb", (9, 9))
+    (workspace.run("one") / "run.json").write_text('{"sae": "a", "judge": "m", "features": 60}')
+    assert workspace.results("a") == workspace.run("one") / "results.duckdb"

@@ -270,6 +270,16 @@ def test_an_emptied_cache_and_a_damaged_one_say_so(changed, open_page):
     assert "No reply is kept" in words_of(test) and "Attempt 3" in words_of(test)
 
 
+def test_the_table_leads_to_what_was_asked(judged, open_page):
+    test = open_page(judged, "autointerp", run=RUN, sort="feature", dir="asc")
+    test.session_state[f"autointerp.table.{RUN}.simulate.feature.False..1"] = {
+        "selection": {"rows": [], "columns": [], "cells": [(SINGLE, "calls")]}
+    }
+    test.run()
+    assert not test.exception and test.query_params["part"] == "calls"
+    assert test.query_params["f"] == str(SINGLE) and "reply" in html_of(test)
+
+
 def test_token_lookup_asked_nobody(judged, open_page):
     test = calls_page(open_page, judged, f=str(SINGLE), method="simulate", arm="lexical")
     assert "Nobody was asked" in words_of(test) and "hf r" in html_of(test)

@@ -261,7 +261,7 @@ def test_feature_shows_its_panels(built, open_page):
     drawn = html_of(test)
     assert drawn.count("<mark") >= 2 and ">def</mark>" in drawn
     assert "single token" in drawn and "lexical baseline, not a language model" in drawn
-    assert "correlation" in words_of(test) and drawn.count('class="hist') == 3
+    assert "r = " in words_of(test) and drawn.count('class="hist') == 3
     assert "raises" in drawn and "lowers" in drawn
 
 

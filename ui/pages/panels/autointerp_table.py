@@ -23,10 +23,10 @@ from ui.shell import Shell
 
 # Column of the table -> (heading, what a click on the heading sorts by, width)
 COLUMNS = {
-    "feature": ("Feature", "feature", 74), "label": ("Explanation", "label", 380),
+    "feature": ("Feature", "feature", 74), "label": ("Explanation", "label", 330),
     "score": ("Score", "score", 132), "lift": ("Lift", "lift", 64),
     "rests": ("n", "failed", 70), "failed": ("Failed", "failed", 66),
-    "reason": ("Why not", None, 250), "calls": ("Asked", None, 62),
+    "calls": ("Asked", None, 66), "reason": ("Why not", None, 240),
 }  # fmt: skip
 
 
@@ -37,8 +37,8 @@ def show(shell: Shell, path: Path, view: RunView, method: str, arms: Sequence[st
     )  # fmt: skip
     _filter(shell, view)
     pages = max(1, math.ceil(count / keys.PAGE_SIZE))
-    st.caption(f"{count:,} features. Click a row to open its feature, the last column to see what "
-               "was asked, a heading to sort.")  # fmt: skip
+    st.caption(f"{count:,} features. Click a row to open its feature, “show” to see what was "
+               "asked, a heading to sort.")  # fmt: skip
     _pager(shell, view, pages)
     if not rows:
         st.info("There is no such page." if count else "No feature of this run is like that.")
@@ -111,7 +111,7 @@ def _row(row: page_store.PageRow) -> tuple:
     why = None
     if row.status != "ok":
         why = f"{words.STATUSES.get(row.status, row.status)}: {row.reason}".removesuffix(": ")
-    return row.feature, row.label, score, row.lift, rests, row.failed, why, "show"
+    return row.feature, row.label, score, row.lift, rests, row.failed, "show", why
 
 
 def _pager(shell: Shell, view: RunView, pages: int) -> None:
