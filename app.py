@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import os
 import sys
 from pathlib import Path
@@ -104,6 +105,14 @@ def live_model(workspace: Path, sae: str) -> LiveModel:
     return LiveModel(workspace, sae)
 
 
+@st.cache_resource
+def freeze_imports(page: str) -> None:
+    """Streamlit collects garbage after every run of a script; what imports made is none, and going
+    through it took most of a run (docs/BENCHMARKS.md). Once a page, since each may import more."""
+    gc.collect()
+    gc.freeze()
+
+
 def main() -> None:
     st.set_page_config(page_title="SAE workbench", page_icon=shell.FAVICON, layout="wide")
     st.html(shell.styles())
@@ -151,7 +160,10 @@ def main() -> None:
         shortcuts.button()
     sign_in.sidebar(access, person)
     soft_links.follow(desk)
-    chosen.run()
+    try:
+        chosen.run()
+    finally:
+        freeze_imports(chosen.url_path)
 
 
 try:

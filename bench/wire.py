@@ -71,7 +71,8 @@ def memory_mb(address: str) -> float:
 
 
 class Visitor:
-    """A session. `elements` are those of the last run; `script_s`: how long its script ran."""
+    """A session. `elements` are those of the last run; `script_s`: from the run's first message to
+    the last change of its page. Then Streamlit collects garbage, and says that it has finished."""
 
     def __init__(self, address: str, timeout_s: float = 60.0) -> None:
         where = address.replace("http://", "ws://") + "/_stcore/stream"
@@ -124,7 +125,7 @@ class Visitor:
         raise LookupError(f"no widget {label!r} on the page")
 
     def _run(self, ask: BackMsg) -> float:
-        began = time.perf_counter()
+        began = started = time.perf_counter()
         self._socket.send(ask.SerializeToString())
         self.elements, self.received = {}, b""
         while True:
@@ -140,6 +141,8 @@ class Visitor:
             elif message.hash:
                 self._messages[message.hash] = message
             kind = message.WhichOneof("type")
+            if kind == "delta":
+                self.script_s = time.perf_counter() - started
             if kind == "new_session":
                 self._page = message.new_session.page_script_hash
                 started = time.perf_counter()
@@ -152,7 +155,6 @@ class Visitor:
                 self.elements[path] = message.delta.new_element
             elif kind == "script_finished":
                 if message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY:
-                    self.script_s = time.perf_counter() - started
                     return time.perf_counter() - began
 
 
