@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from socket import socket
 from urllib.parse import urlencode
@@ -76,7 +76,9 @@ class Visitor:
 
     def __init__(self, address: str, timeout_s: float = 60.0) -> None:
         where = address.replace("http://", "ws://") + "/_stcore/stream"
-        self._socket = connect(where, subprotocols=["streamlit"], max_size=None)
+        self._open = ExitStack()
+        opening = connect(where, subprotocols=["streamlit"], max_size=None)
+        self._socket = self._open.enter_context(opening)
         self._timeout_s = timeout_s
         self._messages: dict[str, ForwardMsg] = {}  # the server sends a repeated one by its hash
         self._page = ""
@@ -89,7 +91,7 @@ class Visitor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self._open.close()
 
     def open(self, page: str, query: Mapping[str, str] | None = None) -> float:
         """Goes to a page as one who enters its address; seconds until its script has finished."""
