@@ -87,7 +87,7 @@ def test_html_is_one_page_a_feature(root, tmp_path, capsys):
     assert _do(root, "hand", "--format", "html", "--out", out, "--features", "0,1") == 0
     assert sorted(path.name for path in out.iterdir()) == ["feature-0.html", "feature-1.html"]
     page = (out / "feature-1.html").read_text("utf-8")
-    assert "The article" in page and "correlation 0.25 [0.10, 0.40]" in page
+    assert "The article" in page and "r = 0.25 [0.10, 0.40]" in page
     order = [page.index(f"<h2>{title}") for title in
              ("Strongest", "By rank", "Sample of its fires", "Near misses", "Silent")]  # fmt: skip
     assert order == sorted(order), "kinds in the store's order"

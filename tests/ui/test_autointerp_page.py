@@ -518,7 +518,8 @@ def test_peoples_words_are_no_automatic_label(changed, open_page, server):
     scored = ["--run", "small-people", "--judge", name_of(server)]
     assert run.main(["score", "small", *scored, *root]) == 0
     test = open_page(changed, "feature", f=str(SINGLE))
-    assert not test.exception and "no automatic label of this feature" in words_of(test)
+    assert not test.exception and "no automatic label of this feature" not in words_of(test)
+    assert "lexical" in html_of(test), "the label of the run before stays"
     next(t for t in test.toggle if t.label.startswith("Explanations of")).set_value(True).run()
     assert "small-people" in html_of(test)
 

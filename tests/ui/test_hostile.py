@@ -13,6 +13,7 @@ from data.records import Explanation, Score
 from data.runs_store import write_results
 from data.schema import open_root
 from data.workspace import Workspace
+from interp.live import LiveModel
 from tests.ui.small_store import write_metrics, write_sae, write_store
 
 SCRIPT = "<script>window.hacked = 1</script>"
@@ -90,4 +91,5 @@ def test_no_text_becomes_part_of_a_page(tmp_path):
         assert not spoken
         assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
     assert "Traceback" not in log.read_text()
+    LiveModel(root, "hostile").stop()  # the Prompt page started it
     shutil.rmtree(root)

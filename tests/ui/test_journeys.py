@@ -14,6 +14,7 @@ import pytest
 import run
 from bench.browser import CHROMIUM, opened
 from bench.wire import ROOT, served
+from interp.live import LiveModel
 from tests import tiny
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -23,7 +24,7 @@ OWN = "/_stcore/"  # Streamlit looks for its own endpoints below a page's addres
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory) -> Path:
+def real(tmp_path_factory) -> Iterator[Path]:
     """Two SAEs of one tiny model, evaluated, harvested, explained, compared."""
     folder = tmp_path_factory.mktemp("journeys")
     model = tiny.save(folder / "model")
@@ -38,7 +39,8 @@ def real(tmp_path_factory) -> Path:
     ]  # fmt: skip
     for command in commands:
         assert run.main(command.split()) == 0, command
-    return folder / "workspace"
+    yield folder / "workspace"
+    LiveModel(folder / "workspace", "one").stop()
 
 
 class Watched:

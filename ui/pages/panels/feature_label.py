@@ -14,7 +14,7 @@ from ui import cards
 from ui.pages.panels import autointerp_feature, dialog_focus, feature_job
 from ui.pages.panels.feature_case import Case
 from ui.pages.panels.feature_marks import saving, when, written
-from ui.shell import plain
+from ui.shell import plain, without_paths
 
 MEANING = (
     "How well the label predicts activations on documents it was not written from: Pearson "
@@ -51,6 +51,9 @@ def _automatic(case: Case) -> None:
     shell, sae, feature = case.shell, case.shell.sae, case.feature
     explanation, score, run = autointerp_feature.newest(case)
     if explanation is None:
+        _, why = shell.results()
+        if why:
+            st.caption(plain(without_paths(f"Labels cannot be shown: {why}")))
         words = ("explain", sae, "--features", str(feature), "--judge", "lexical")
         feature_job.offer(shell, f"explain.{sae}.{feature}", "No label yet.", words, "Explain",
                           f"Explain feature {feature} of {sae}")  # fmt: skip
