@@ -8,6 +8,12 @@ from bench.browser import CHROMIUM, opened
 from bench.wire import ROOT, served
 
 
+def settle(page) -> None:
+    """Waits until the script has ended and its address stands there."""
+    page.wait_for_selector('[data-test-script-state="notRunning"]')
+    page.wait_for_timeout(500)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_a_person_finds_a_feature(built, tmp_path):
     from playwright.sync_api import expect
@@ -67,13 +73,16 @@ def test_back_leads_from_page_to_page_as_they_were_seen(built, tmp_path):
         page.get_by_role("button", name="Random feature").click()
         page.wait_for_url("**/feature?*f=*")
         expect(page.locator("mark").first).to_be_visible()
+        settle(page)
         seen = page.url
         page.get_by_role("link", name="Jobs", exact=True).click()
         page.wait_for_url("**/jobs?sae=small")
         expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+        settle(page)
         page.go_back()
         page.wait_for_url(seen)
         expect(page.locator("mark").first).to_be_visible()
+        settle(page)
         page.go_back()
         page.wait_for_url(listed)
         expect(page.get_by_role("heading", name="Features")).to_be_visible()
